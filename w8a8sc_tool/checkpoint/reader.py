@@ -1,0 +1,99 @@
+"""Reading tensors of a checkpoint in blocks of rows, hashing every byte once on the way."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import hashing
+from ..errors import WorkError
+from ..safetensors_file import DTYPES
+from .checkpoint import SourceTensor
+
+
+class SourceReader:
+    """Reads source tensors with pread, from files opened once, and knows the hash of all it has read whole."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+        self._hashes: dict[str, tuple[Any, int]] = {}  # name -> state, bytes hashed so far
+
+    def close(self) -> None:
+        for fd in self._files.values():
+            os.close(fd)
+        self._files.clear()
+
+    def read_rows(self, source: SourceTensor, first: int, last: int) -> npt.NDArray[Any]:
+        """Rows [first, last) of a tensor as a two-dimensional array, BF16 as its bits; a scalar has one row."""
+        columns = int(np.prod(source.shape[1:], dtype=np.int64))
+        rows = np.empty((last - first, columns), DTYPES[source.dtype])
+        self.read_into(source, first, rows)
+        return rows
+
+    def read_into(self, source: SourceTensor, first: int, rows: npt.NDArray[Any]) -> None:
+        """Fill a C-contiguous two-dimensional array with the rows of a tensor from `first` on.
+
+        Raises WorkError if the file fails or is not what it was when the checkpoint was opened.
+        """
+        offset = first * rows.shape[1] * rows.dtype.itemsize
+        if source.begin + offset + rows.nbytes > source.end:
+            raise ValueError(f"rows beyond the end of {source.name}")
+        fd = self._open(source)
+        view = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        done = 0
+        while done < len(view):
+            try:
+                count = os.preadv(fd, [view[done:]], source.begin + offset + done)
+            except OSError as error:
+                raise WorkError(f"reading {source.name} failed ({error.strerror})", source.path) from None
+            if count == 0:
+                raise _changed(source)
+            done += count
+        self._hash(source, offset, view)
+
+    def hash_of(self, source: SourceTensor) -> str:
+        """The hash of a tensor; what no one has read of it yet is read now."""
+        state, done = self._hashes.pop(source.name, (hashing.new(), 0))
+        piece = np.empty(min(source.nbytes - done, 4 << 20), np.uint8)
+        fd = self._open(source)
+        while done < source.nbytes:
+            view = memoryview(piece)[: source.nbytes - done]  # type: ignore[arg-type]
+            try:
+                count = os.preadv(fd, [view], source.begin + done)
+            except OSError as error:
+                raise WorkError(f"reading {source.name} failed ({error.strerror})", source.path) from None
+            if count == 0:
+                raise _changed(source)
+            state.update(view[:count])
+            done += count
+        return hashing.text(state)
+
+    def _hash(self, source: SourceTensor, offset: int, view: memoryview) -> None:
+        """Rows that were read before are not hashed again; rows are never skipped."""
+        state, done = self._hashes.get(source.name, (None, 0))
+        if state is None:
+            state = hashing.new()
+        if offset <= done < offset + len(view):
+            state.update(view[done - offset :])
+            done = offset + len(view)
+        self._hashes[source.name] = (state, done)
+
+    def _open(self, source: SourceTensor) -> int:
+        if source.path not in self._files:
+            try:
+                fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise WorkError(f"cannot be opened any more ({error.strerror})", source.path) from None
+            self._files[source.path] = fd
+            if os.fstat(fd).st_size != source.file_size:
+                raise _changed(source)
+        return self._files[source.path]
+
+
+def _changed(source: SourceTensor) -> WorkError:
+    return WorkError(
+        f"{source.name} is not where it was: the file was changed during the work", source.path, "run the command again"
+    )

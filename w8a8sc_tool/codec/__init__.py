@@ -1,0 +1,27 @@
+"""The compressed weight format W8A8SC (and W16A16SC) of Ascend 310P: docs/format.md describes it bit by bit."""
+
+from .errors import CodecError, IndexEntryError, MatrixError, TileError, TooLargeError
+from .matrix import (
+    DecodedBlock,
+    EncodedMatrix,
+    MatrixDecoder,
+    MatrixEncoder,
+    decode_matrix,
+    encode_matrix,
+)
+from .tiling import Tiling
+
+__all__ = [
+    "CodecError",
+    "DecodedBlock",
+    "EncodedMatrix",
+    "IndexEntryError",
+    "MatrixDecoder",
+    "MatrixEncoder",
+    "MatrixError",
+    "TileError",
+    "Tiling",
+    "TooLargeError",
+    "decode_matrix",
+    "encode_matrix",
+]

@@ -1,0 +1,137 @@
+"""A tile's dictionary: its most frequent bytes, equal frequencies in the order of the vendor's unstable sort."""
+
+# The order is that of libstdc++'s std::sort over 256 (value, count) pairs comparing counts alone: an introsort, which
+# docs/format.md describes. Only the first 36 places are ever needed, and a partition never exchanges elements with its
+# neighbours again, so parts that start behind those places are left unsorted.
+
+from __future__ import annotations
+
+import numpy as np
+
+from .jit import part
+from .memory import load64
+
+
+@part
+def count_bytes(address, length, counts):
+    """Add the byte values of `length` bytes (a multiple of 8) at `address` to counts (int32 [4, 256]).
+
+    Four tables, because counting the same value twice in a row would wait for the first store.
+    """
+    for position in range(0, length, 8):
+        word = load64(address + position)
+        low = np.uint32(word)
+        high = np.uint32(word >> np.uint64(32))
+        counts[0, low & np.uint32(255)] += 1
+        counts[1, (low >> np.uint32(8)) & np.uint32(255)] += 1
+        counts[2, (low >> np.uint32(16)) & np.uint32(255)] += 1
+        counts[3, low >> np.uint32(24)] += 1
+        counts[0, high & np.uint32(255)] += 1
+        counts[1, (high >> np.uint32(8)) & np.uint32(255)] += 1
+        counts[2, (high >> np.uint32(16)) & np.uint32(255)] += 1
+        counts[3, high >> np.uint32(24)] += 1
+
+
+@part
+def _before(a, b):
+    """Pairs are count * 256 + value; the higher count comes first, values do not matter."""
+    return (a >> 8) > (b >> 8)
+
+
+@part
+def _partition(pairs, first, last):
+    """Move the median of three to the front and split [first, last) around it; returns where the right part begins."""
+    a = pairs[first + 1]
+    b = pairs[first + (last - first) // 2]
+    c = pairs[last - 1]
+    if _before(a, b):
+        median = first + (last - first) // 2 if _before(b, c) else last - 1 if _before(a, c) else first + 1
+    else:
+        median = first + 1 if _before(a, c) else last - 1 if _before(b, c) else first + (last - first) // 2
+    pairs[first], pairs[median] = pairs[median], pairs[first]
+    pivot = pairs[first]
+    i = first + 1
+    j = last
+    while True:
+        while _before(pairs[i], pivot):
+            i += 1
+        j -= 1
+        while _before(pivot, pairs[j]):
+            j -= 1
+        if i >= j:
+            return i
+        pairs[i], pairs[j] = pairs[j], pairs[i]
+        i += 1
+
+
+@part
+def _sift(pairs, first, size, hole, value):
+    """Sink a hole to the bottom of the heap, then push `value` up from there."""
+    top = hole
+    child = hole
+    while child < (size - 1) // 2:
+        child = 2 * (child + 1)
+        if _before(pairs[first + child], pairs[first + child - 1]):
+            child -= 1
+        pairs[first + hole] = pairs[first + child]
+        hole = child
+    if size % 2 == 0 and child == (size - 2) // 2:
+        child = 2 * (child + 1)
+        pairs[first + hole] = pairs[first + child - 1]
+        hole = child - 1
+    parent = (hole - 1) // 2
+    while hole > top and _before(pairs[first + parent], value):
+        pairs[first + hole] = pairs[first + parent]
+        hole = parent
+        parent = (hole - 1) // 2
+    pairs[first + hole] = value
+
+
+@part
+def _heap_sort(pairs, first, last):
+    size = last - first
+    for parent in range((size - 2) // 2, -1, -1):
+        _sift(pairs, first, size, parent, pairs[first + parent])
+    while size > 1:
+        size -= 1
+        value = pairs[first + size]
+        pairs[first + size] = pairs[first]
+        _sift(pairs, first, size, 0, value)
+
+
+@part
+def rank_bytes(counts, size, dictionary):
+    """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; counts: int32 [4, 256], summed over axis 0."""
+    pairs = np.empty(256, np.int64)
+    for value in range(256):
+        total = np.int64(counts[0, value]) + counts[1, value] + counts[2, value] + counts[3, value]
+        pairs[value] = total * 256 + value
+    # Parts still to be split: at most one per level of recursion, and the depth is limited to 16.
+    waiting = np.empty((20, 3), np.int64)
+    waiting[0] = (0, 256, 16)
+    parts = 1
+    needed = 256
+    while parts:
+        parts -= 1
+        first, last, limit = waiting[parts]
+        while last - first > 16:
+            if limit == 0:
+                _heap_sort(pairs, first, last)
+                break
+            limit -= 1
+            middle = _partition(pairs, first, last)
+            if middle < size:
+                waiting[parts] = (middle, last, limit)
+                parts += 1
+            elif middle < needed:
+                needed = middle
+            last = middle
+    for i in range(1, needed):
+        pair = pairs[i]
+        j = i
+        while j > 0 and _before(pair, pairs[j - 1]):
+            pairs[j] = pairs[j - 1]
+            j -= 1
+        pairs[j] = pair
+    for rank in range(size):
+        dictionary[rank] = pairs[rank] & 255

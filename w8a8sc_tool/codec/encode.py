@@ -1,0 +1,328 @@
+"""The encoder: tiles of a row-major matrix to payloads and index entries."""
+
+# Three steps per tile. (1) Every engine's share becomes one continuous string of codes, together with a bitmap of where
+# codes begin; all code lengths are multiples of 3 bits, so both are counted in units of 3 bits. (2) The string is cut
+# into packets: each takes the codes that end within 21 units, which the bitmap tells without decoding anything.
+# (3) Packets go straight to their woven place in the payload.
+#
+# Cutting afterwards is possible in low-sparse mode because a run of common bytes is coded in pairs, and a packet that
+# ends inside a run always ends behind a pair: where packets end does not change the codes. In high-sparse mode it does
+# (the 9-byte run code, the window of 64 bytes), so there packets are filled one after the other.
+
+from __future__ import annotations
+
+import numpy as np
+
+from .dictionary import count_bytes, rank_bytes
+from .jit import kernel, part
+from .memory import load8, load64, store64
+from .tables import END_MARK, ESCAPE, HIGH, LOW, TILE_BYTES, Mode, escape_codes
+from .tiling import deal_tile, payload_address
+
+_ESCAPES = escape_codes()
+_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+# Scratch memory, laid out one after the other: the shares, the string of codes, the bitmap of where codes begin. The
+# caller provides it, because numba frees an array of which a kernel uses nothing but the address.
+_SLACK = 64  # 8-byte stores may run over the end
+SHARE_STRIDE = TILE_BYTES // 4 + _SLACK
+_STRING_BYTES = TILE_BYTES // 4 * 12 // 8 + _SLACK  # a code has up to 12 bits
+_STARTS_BYTES = TILE_BYTES // 4 * 4 // 8 + _SLACK  # that is, 4 units
+SCRATCH_BYTES = 4 * SHARE_STRIDE + _STRING_BYTES + _STARTS_BYTES
+
+
+def _by_rank(mode: Mode) -> tuple[np.ndarray, np.ndarray]:
+    """Code and length in units of 3 bits for each dictionary rank; rank 0 stands for a single common byte."""
+    codes = (mode.runs[1], *mode.codes)
+    return np.array([c for c, _ in codes], np.uint16), np.array([bits // 3 for _, bits in codes], np.uint8)
+
+
+_LOW_CODES, _LOW_UNITS = _by_rank(LOW)
+_HIGH_CODES, _HIGH_UNITS = _by_rank(HIGH)
+# Run codes in the order the encoder tries them: bytes, code, units.
+_HIGH_RUNS = np.array([(n, code, bits // 3) for n, (code, bits) in sorted(HIGH.runs.items(), reverse=True)], np.int64)
+
+assert LOW.runs == {1: (0, 3), 2: (4, 3)}  # _string_of_codes turns a single into a pair by setting its bit 2
+assert ESCAPE == 0b1111
+
+
+@part
+def _fill_tables(dictionary, size, rank_codes, rank_units, codes, units):
+    """Code and units of every byte value under a tile's dictionary."""
+    for value in range(256):
+        codes[value] = _ESCAPES[value]
+        units[value] = 4
+    for rank in range(size):
+        codes[dictionary[rank]] = rank_codes[rank]
+        units[dictionary[rank]] = rank_units[rank]
+
+
+@part
+def _string_of_codes(share, length, common, codes, units, string, starts):
+    """Code a share in low-sparse mode; returns the units written.
+
+    string: address of a buffer in which unit u lies at bit 8 + 3 * u; starts: address of a bitmap with a 1 at bit u
+    for every code that begins at unit u, and at the end. Codes are placed one bit early, with an empty bit in front:
+    the second byte of a pair has length 0 and sets just that bit, the last one of the code before, which turns the
+    code of a single common byte (0) into that of a pair (4). So nothing branches on the data.
+    """
+    position = 0
+    pending = np.int64(0)  # 1 behind a common byte that can still become a pair
+    carry = np.uint64(0)
+    starts_carry = np.uint64(0)
+    for index in range(0, length, 4):
+        word = np.uint32(load64(share + index))
+        local = np.uint64(0)
+        local_starts = np.uint64(0)
+        at = np.int64(0)
+        for _ in range(4):
+            value = np.int64(word & np.uint32(255))
+            word >>= np.uint32(8)
+            is_common = np.int64(value == common)
+            second = is_common & pending
+            pending = is_common ^ second
+            local |= (np.uint64(codes[value]) << np.uint64(1) | np.uint64(second)) << np.uint64(3 * at)
+            local_starts |= np.uint64(1) << np.uint64(at)
+            at += np.int64(units[value]) - second
+        bit = 3 * position + 7
+        carry |= local << np.uint64(bit & 7)
+        store64(string + (bit >> 3), carry)
+        starts_carry |= local_starts << np.uint64(position & 7)
+        store64(starts + (position >> 3), starts_carry)
+        after = position + at
+        carry >>= np.uint64(8 * (((3 * after + 7) >> 3) - (bit >> 3)))
+        starts_carry >>= np.uint64(8 * ((after >> 3) - (position >> 3)))
+        position = after
+    store64(string + ((3 * position + 7) >> 3), carry)
+    store64(starts + (position >> 3), starts_carry | np.uint64(1) << np.uint64(position & 7))
+    return position
+
+
+@part
+def _cut_packets(string, starts, total, length, payload, engine):
+    """Cut a string of codes into packets and write them; returns the stream's length, 0 where bypass is due."""
+    begin = 0
+    stream = 40
+    while True:
+        if stream >= length:
+            return 0
+        # Bits 1 .. 21 of the window are the units at which this packet may end; the highest 1 wins.
+        window = (load64(starts + (begin >> 3)) >> np.uint64(begin & 7)) & np.uint64(0x3FFFFE)
+        taken = 0
+        reach = window
+        for step in (16, 8, 4, 2, 1):
+            if reach >> np.uint64(step):
+                reach >>= np.uint64(step)
+                taken += step
+        bit = 3 * begin + 8
+        packet = load64(string + (bit >> 3)) >> np.uint64(bit & 7)
+        packet |= (load64(string + (bit >> 3) + 7) >> np.uint64(bit & 7)) << np.uint64(56)
+        ones = _ONES << np.uint64(3 * taken)
+        place = payload_address(payload, engine, stream)
+        begin += taken
+        if begin == total:
+            return _end_stream(packet & ~ones, 3 * taken, place, payload, engine, stream, length)
+        store64(place, packet | ones)
+        stream += 8
+
+
+@part
+def _end_stream(packet, used, place, payload, engine, stream, length):
+    """Write the last packet (zero above `used` bits) and the end mark; returns the stream's length, 0 for bypass."""
+    if used <= 55:
+        store64(place, packet | np.uint64(END_MARK) << np.uint64(used))
+        return stream + (used + 9 + 7) // 8
+    if stream + 8 >= length:
+        return 0
+    store64(place, packet | _ONES << np.uint64(used))
+    store64(payload_address(payload, engine, stream + 8), np.uint64(END_MARK))
+    return stream + 8 + 2
+
+
+@part
+def _fill_packets(share, length, common, codes, units, payload, engine):
+    """Code a share in high-sparse mode, packet by packet; returns the stream's length, 0 where bypass is due."""
+    done = 0
+    stream = 40
+    while True:
+        if stream >= length:
+            return 0
+        window = min(64, length - done)
+        end = done + window
+        packet = np.uint64(0)
+        used = 0
+        full = False
+        while done < end and not full:
+            value = load8(share + done)
+            if value != common:
+                bits = 3 * np.int64(units[value])
+                full = used + bits > 63
+                if not full:
+                    packet |= np.uint64(codes[value]) << np.uint64(used)
+                    used += bits
+                    done += 1
+                continue
+            run = 1
+            while done + run < end and load8(share + done + run) == common:
+                run += 1
+            for choice in range(_HIGH_RUNS.shape[0]):
+                count = _HIGH_RUNS[choice, 0]
+                bits = 3 * _HIGH_RUNS[choice, 2]
+                while run >= count and used + bits <= 63:
+                    packet |= np.uint64(_HIGH_RUNS[choice, 1]) << np.uint64(used)
+                    used += bits
+                    run -= count
+                    done += count
+            full = run > 0
+        place = payload_address(payload, engine, stream)
+        if done == length:
+            return _end_stream(packet, used, place, payload, engine, stream, length)
+        if full:
+            packet |= _ONES << np.uint64(used)
+        store64(place, packet)
+        stream += 8
+
+
+@part
+def _checksum(share, length):
+    """XOR of the bytes at odd positions (low byte of the result) and of those at even positions (high byte)."""
+    mixed = np.uint64(0)
+    for position in range(0, length, 8):
+        mixed ^= load64(share + position)
+    mixed ^= mixed >> np.uint64(32)
+    mixed ^= mixed >> np.uint64(16)
+    return (mixed >> np.uint64(8) & np.uint64(255)) | (mixed & np.uint64(255)) << np.uint64(8)
+
+
+@part
+def _write_header(payload, engine, length, high, dictionary, checksum):
+    """The 40 bytes at the front of a stream."""
+    first = np.uint64(0x88) if high else np.uint64(0xA8) | np.uint64(dictionary[0]) << np.uint64(16)
+    if not high:
+        first |= np.uint64(dictionary[1]) << np.uint64(24)
+    first |= np.uint64(length // 128) << np.uint64(8) | checksum << np.uint64(32)
+    entry = 0 if high else 2
+    first |= np.uint64(dictionary[entry]) << np.uint64(48) | np.uint64(dictionary[entry + 1]) << np.uint64(56)
+    store64(payload_address(payload, engine, 0), first)
+    for position in range(8, 40, 8):
+        word = np.uint64(0)
+        for byte in range(8):
+            rank = entry + 2 + (position - 8) + byte
+            word |= np.uint64(dictionary[rank]) << np.uint64(8 * byte)
+        store64(payload_address(payload, engine, position), word)
+
+
+@part
+def _store_raw(shares, length, payload):
+    """A bypass tile: the four shares woven like streams, without headers."""
+    for engine in range(4):
+        for position in range(0, length, 8):
+            word = load64(shares + engine * SHARE_STRIDE + position)
+            store64(payload_address(payload, engine, position), word)
+    return 4 * length
+
+
+@part
+def code_tile(scratch, length, high, dictionary, codes, units, payload):
+    """Code the four shares of `length` bytes each under one dictionary; returns the payload's bytes, 0 for bypass."""
+    string = scratch + 4 * SHARE_STRIDE
+    starts = string + _STRING_BYTES
+    if high:
+        _fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, codes, units)
+    else:
+        _fill_tables(dictionary, 36, _LOW_CODES, _LOW_UNITS, codes, units)
+    common = np.int64(dictionary[0])
+    ends = np.zeros(4, np.int64)
+    for engine in range(4):
+        share = scratch + engine * SHARE_STRIDE
+        if high:
+            ends[engine] = _fill_packets(share, length, common, codes, units, payload, engine)
+        else:
+            total = _string_of_codes(share, length, common, codes, units, string, starts)
+            ends[engine] = _cut_packets(string, starts, total, length, payload, engine)
+        if ends[engine] == 0:
+            return 0
+        _write_header(payload, engine, length, high, dictionary, _checksum(share, length))
+    padded = (ends.max() + 31) // 32 * 32
+    for engine in range(4):
+        for position in range((ends[engine] + 7) // 8 * 8, padded, 8):
+            store64(payload_address(payload, engine, position), np.uint64(0))
+    return 4 * padded
+
+
+@kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64, int64)")
+def encode_tiles(
+    source, stride, first_row, n, k, first_tile, last_tile, high, dictionaries, target, index, offset, scratch
+):
+    """Encode n-tiles first_tile to last_tile - 1 of a matrix [n, k]; returns where the last payload ends in the weight.
+
+    source: address of matrix row `first_row`, rows `stride` bytes apart; target: address that receives the payloads,
+    with room for the tiles' bytes and TARGET_SLACK more; index: one uint64 per tile of these n-tiles; offset: where in
+    the weight tensor the first payload will lie, in bytes; dictionaries: none (uint8 [0, 36]) for one per tile, else
+    one row for full k-tiles and one for the narrower last one; scratch: address of SCRATCH_BYTES. Integers are int64.
+    """
+    n_fractals = (n + 15) // 16
+    k_fractals = (k + 31) // 32
+    rows_of_tile = min(8, n_fractals)
+    codes = np.empty(256, np.uint16)
+    units = np.empty(256, np.uint8)
+    counts = np.empty((4, 256), np.int32)
+    dictionary = np.empty(36, np.uint8)
+    size = 34 if high else 36
+    tile = 0
+    for n_tile in range(first_tile, last_tile):
+        top = 16 * min(8 * n_tile, n_fractals - rows_of_tile)
+        for left in range(0, k_fractals, 8):
+            width = min(8, k_fractals - left)
+            length = rows_of_tile * width * 128
+            corner = source + (top - first_row) * stride + left * 32
+            deal_tile(corner, stride, n - top, k - left * 32, rows_of_tile, width, scratch, SHARE_STRIDE)
+            if dictionaries.shape[0]:
+                dictionary[:] = dictionaries[0 if width == 8 else 1]
+            else:
+                counts[:] = 0
+                for engine in range(4):
+                    count_bytes(scratch + engine * SHARE_STRIDE, length, counts)
+                rank_bytes(counts, size, dictionary)
+            coded = code_tile(scratch, length, high, dictionary, codes, units, target)
+            entry = np.uint64(1 << 15)
+            if coded == 0:
+                coded = _store_raw(scratch, length, target)
+                entry = np.uint64(0)
+            index[tile] = entry | np.uint64(coded // 128) | np.uint64(offset // 128) << np.uint64(32)
+            tile += 1
+            target += coded
+            offset += coded
+    return offset
+
+
+# Until a tile turns out to need bypass, its payload may grow past the tile's size by one packet and an end mark in each
+# engine's last chunk.
+TARGET_SLACK = 256
+
+
+@kernel("void(int64, int64, int64, int64, int32[:,:,::1], int64)")
+def count_tiles(source, stride, n, k, counts, scratch):
+    """Count the bytes of all tiles of a matrix [n, k] as they are passed, overlap and padding included.
+
+    counts: int32 [2, 4, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one. Counts stay
+    below 2**31: a matrix has to have fewer bytes than that. scratch: address of SCRATCH_BYTES.
+    """
+    n_fractals = (n + 15) // 16
+    k_fractals = (k + 31) // 32
+    rows_of_tile = min(8, n_fractals)
+    for n_tile in range((n_fractals + 7) // 8):
+        top = 16 * min(8 * n_tile, n_fractals - rows_of_tile)
+        for left in range(0, k_fractals, 8):
+            width = min(8, k_fractals - left)
+            length = rows_of_tile * width * 128
+            corner = source + top * stride + left * 32
+            deal_tile(corner, stride, n - top, k - left * 32, rows_of_tile, width, scratch, SHARE_STRIDE)
+            for engine in range(4):
+                count_bytes(scratch + engine * SHARE_STRIDE, length, counts[0 if width == 8 else 1])
+
+
+@kernel("void(int32[:,::1], int64, uint8[::1])")
+def rank_counts(counts, size, dictionary):
+    """The `size` most frequent bytes of counts (int32 [4, 256]) in the vendor's order, into dictionary (uint8 [36])."""
+    rank_bytes(counts, size, dictionary)

@@ -1,0 +1,320 @@
+"""Whole matrices: an int8 weight to its three tensors and back, at once or in blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import decode as decoder
+from . import encode as encoder
+from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
+from .memory import address_of
+from .tables import (
+    FRACTAL_BYTES,
+    INDEX_ENTRY_BYTES,
+    MODES,
+    PAYLOAD_UNIT,
+    TILE_FRACTALS,
+    TILE_ROWS,
+    Sparsity,
+)
+from .tiling import Tiling
+
+Dictionary = Literal["tile", "matrix"]
+Int8 = npt.NDArray[np.int8]
+
+# Counts are kept in 32 bits, and a matrix this large has no consumer.
+LARGEST_MATRIX: Final = 2**31 - 2**20
+
+_COMPRESSED: Final = 1 << 15
+_LENGTH_BITS: Final = 0x1FF
+_RESERVED_BITS: Final = 0xFFFF_7E00
+_BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
+
+
+@dataclass(frozen=True)
+class EncodedMatrix:
+    """What replaces an int8 weight [n, k].
+
+    weight: int8 [c], c a multiple of 128; index: int8 [8 * tiles]; info: int64 [5] = tileK, tileN, k, n, order.
+    """
+
+    weight: Int8
+    index: Int8
+    info: npt.NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all three tensors."""
+        return self.weight.nbytes + self.index.nbytes + self.info.nbytes
+
+
+class MatrixEncoder:
+    """Encodes one matrix from blocks of its rows, so that it need not be in memory.
+
+    Feed the rows that `blocks` names, in that order; then `finish`. A tile's bytes depend on nothing but that tile, so
+    the result does not depend on how large the blocks are.
+    """
+
+    def __init__(self, n: int, k: int, *, sparsity: Sparsity = "low") -> None:
+        self.tiling = _tiling(n, k)
+        self._high = int(sparsity == "high")
+        self._dictionaries: npt.NDArray[np.uint8] = np.empty((0, 36), np.uint8)
+        self._scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
+        self._chunks: list[Int8] = []
+        self._entries: list[npt.NDArray[np.uint64]] = []
+        self._next_tile = 0
+        self.weight_bytes = 0
+
+    def use_dictionaries(self, full: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]) -> None:
+        """Code all tiles under these dictionaries (uint8 [36]): one for full k-tiles, one for a narrower last one."""
+        self._dictionaries = np.ascontiguousarray(np.stack([full, narrow]))
+
+    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+        """The row ranges [a, b) to feed, one after the other; a range may repeat rows of the one before."""
+        for first, last in _n_tile_ranges(self.tiling, block_bytes):
+            yield self.tiling.row_range(first, last)
+
+    def feed(self, rows: Int8) -> None:
+        """Encode the next block: int8 [b - a, k], columns contiguous; rows may lie apart (a cut along k)."""
+        tiling = self.tiling
+        first = self._next_tile
+        start = tiling.row_range(first, first + 1)[0]
+        last = tiling.n_tiles if start + len(rows) == tiling.n else first + len(rows) // TILE_ROWS
+        if rows.shape != (tiling.row_range(first, last)[1] - start, tiling.k) or rows.dtype != np.int8:
+            raise ValueError(f"the block from row {start} has shape {rows.shape}, dtype {rows.dtype}")
+        if tiling.k > 1 and rows.strides[1] != 1:
+            raise ValueError("the columns of a block must be contiguous")
+        room = (last - first) * tiling.tile_n_fractals * tiling.k_fractals * FRACTAL_BYTES
+        target = np.empty(room + encoder.TARGET_SLACK, np.int8)
+        index = np.zeros((last - first) * tiling.k_tiles, np.uint64)
+        end = encoder.encode_tiles(
+            *(address_of(rows), rows.strides[0], start, tiling.n, tiling.k, first, last, self._high),
+            *(self._dictionaries, address_of(target), index, self.weight_bytes, address_of(self._scratch)),
+        )
+        self._chunks.append(target[: end - self.weight_bytes].copy())
+        self._entries.append(index)
+        self._next_tile = last
+        self.weight_bytes = end
+
+    def finish(self) -> tuple[list[Int8], Int8, npt.NDArray[np.int64]]:
+        """The weight in pieces, the index and the info tensor.
+
+        Raises TooLargeError if consumers would not have room for the weight, which only incompressible matrices with
+        an overlapping last tile can bring about.
+        """
+        if self._next_tile != self.tiling.n_tiles:
+            raise ValueError(f"only {self._next_tile} of {self.tiling.n_tiles} rows of tiles were fed")
+        if self.weight_bytes > self.tiling.largest_weight:
+            raise TooLargeError(
+                f"{self.weight_bytes} compressed bytes are more than the {self.tiling.largest_weight} of the matrix"
+            )
+        return self._chunks, np.concatenate(self._entries).view(np.int8), self.tiling.info()
+
+
+def encode_matrix(weight: Int8, *, sparsity: Sparsity = "low", dictionary: Dictionary = "tile") -> EncodedMatrix:
+    """Compress an int8 matrix [n, k] (n output features, k input features), C-contiguous.
+
+    sparsity: "low" for W8A8SC; "high" for W16A16SC, where the matrix is the fp16 one viewed as bytes. dictionary:
+    "tile" counts byte frequencies per tile; "matrix" over all tiles of equal width, as the vendor's tool can.
+    Raises TypeError or ValueError for anything but such a matrix, TooLargeError if the result would outgrow it.
+    """
+    if not isinstance(weight, np.ndarray) or weight.dtype != np.int8 or weight.ndim != 2:
+        raise TypeError("weight must be a two-dimensional numpy array of int8")
+    if not weight.flags.c_contiguous:
+        raise ValueError("weight must be C-contiguous")
+    if sparsity not in MODES:
+        raise ValueError(f"sparsity must be 'low' or 'high', not {sparsity!r}")
+    if dictionary not in ("tile", "matrix"):
+        raise ValueError(f"dictionary must be 'tile' or 'matrix', not {dictionary!r}")
+    work = MatrixEncoder(*weight.shape, sparsity=sparsity)
+    if dictionary == "matrix":
+        work.use_dictionaries(*_matrix_dictionaries(weight, sparsity))
+    for first, last in work.blocks():
+        work.feed(weight[first:last])
+    chunks, index, info = work.finish()
+    return EncodedMatrix(np.concatenate(chunks), index, info)
+
+
+def decode_matrix(
+    weight: Int8,
+    index: Int8,
+    info: npt.NDArray[np.int64],
+    *,
+    out: Int8 | None = None,
+    sparsity: Sparsity | None = None,
+    strict: bool = True,
+    canonical: bool = False,
+) -> Int8:
+    """The int8 matrix [n, k] that three compressed tensors stand for; written to `out` if given (C-contiguous).
+
+    sparsity: reject tiles coded for another one; None accepts what the tiles say. strict: reject padding outside of the
+    matrix that is not zero. canonical: also reject tiles that encoding again under their own dictionary would not
+    reproduce, which finds more damage, and refuses encoders that make other choices.
+    Raises a CodecError that names the tile and the cause; `out` is then partly written.
+    """
+    work = MatrixDecoder(index, info, weight_bytes=_checked_weight(weight), sparsity=sparsity)
+    if out is None:
+        out = np.empty((work.tiling.n, work.tiling.k), np.int8)
+    elif out.shape != (work.tiling.n, work.tiling.k) or out.dtype != np.int8 or not out.flags.c_contiguous:
+        raise ValueError(f"out must be a C-contiguous int8 array of shape {(work.tiling.n, work.tiling.k)}")
+    elif not out.flags.writeable:
+        raise ValueError("out is read-only")
+    for block in work.blocks():
+        payload = weight[block.first_byte : block.last_byte]
+        work.decode(block, payload, out[block.first_row : block.last_row], strict=strict, canonical=canonical)
+    return out
+
+
+@dataclass(frozen=True)
+class DecodedBlock:
+    """Some n-tiles of a matrix: the payload bytes they lie in and the rows that are new in them."""
+
+    first_tile: int
+    last_tile: int
+    first_byte: int
+    last_byte: int
+    first_row: int
+    last_row: int
+
+
+class MatrixDecoder:
+    """Decodes one matrix in blocks of rows from the parts of the weight tensor that hold them.
+
+    index and info are checked whole at construction, against `weight_bytes`, the length of the weight tensor; nothing
+    is read or allocated on the word of an unchecked number.
+    """
+
+    def __init__(
+        self, index: Int8, info: npt.NDArray[np.int64], *, weight_bytes: int, sparsity: Sparsity | None = None
+    ) -> None:
+        if sparsity is not None and sparsity not in MODES:
+            raise ValueError(f"sparsity must be 'low', 'high' or None, not {sparsity!r}")
+        self.tiling = _checked_info(info)
+        self._index, self._ends = _checked_index(index, self.tiling, weight_bytes)
+        self._sparsity = -1 if sparsity is None else int(sparsity == "high")
+        self._scratch = np.empty(decoder.SCRATCH_BYTES, np.uint8)
+
+    @property
+    def bypass_tiles(self) -> int:
+        """How many tiles are stored raw."""
+        return int((self._index & np.uint64(_COMPRESSED) == 0).sum())
+
+    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[DecodedBlock]:
+        """All n-tiles in order, in blocks of about `block_bytes` of decoded rows."""
+        for first, last in _n_tile_ranges(self.tiling, block_bytes):
+            yield self.block(first, last)
+
+    def block(self, first: int, last: int) -> DecodedBlock:
+        """The block of n-tiles first to last - 1."""
+        tiling = self.tiling
+        begin = int(self._ends[first * tiling.k_tiles - 1]) if first else 0
+        end = int(self._ends[last * tiling.k_tiles - 1])
+        return DecodedBlock(first, last, begin, end, first * TILE_ROWS, min(last * TILE_ROWS, tiling.n))
+
+    def decode(
+        self, block: DecodedBlock, payload: Int8, out: Int8, *, strict: bool = True, canonical: bool = False
+    ) -> None:
+        """Decode one block: payload int8 [last_byte - first_byte] into out int8 [last_row - first_row, k].
+
+        The columns of `out` must be contiguous. Raises TileError.
+        """
+        tiling = self.tiling
+        rows = block.last_row - block.first_row
+        if payload.nbytes != block.last_byte - block.first_byte or out.shape != (rows, tiling.k):
+            raise ValueError("payload or out does not have the block's size")
+        payload = np.ascontiguousarray(payload)
+        first = block.first_tile * tiling.k_tiles
+        index = self._index[first : block.last_tile * tiling.k_tiles]
+        failure = np.zeros(3, np.int64)
+        decoder.decode_tiles(
+            *(address_of(payload), index, tiling.n, tiling.k, block.first_tile, block.last_tile, self._sparsity),
+            *(int(strict), int(canonical), address_of(out), out.strides[0], block.first_row),
+            *(address_of(self._scratch), failure),
+        )
+        cause, tile, engine = (int(value) for value in failure)
+        if cause:
+            raise TileError(decoder.CAUSES[cause], tile=first + tile, engine=engine)
+
+
+def _tiling(n: int, k: int) -> Tiling:
+    if n < 1 or k < 1:
+        raise ValueError(f"a matrix [{n}, {k}] has no elements")
+    tiling = Tiling(n, k)
+    if tiling.coded_bytes > LARGEST_MATRIX:
+        raise ValueError(f"a matrix [{n}, {k}] is larger than {LARGEST_MATRIX} bytes")
+    return tiling
+
+
+def _n_tile_ranges(tiling: Tiling, block_bytes: int) -> Iterator[tuple[int, int]]:
+    step = max(1, block_bytes // (TILE_ROWS * tiling.k))
+    for first in range(0, tiling.n_tiles, step):
+        yield first, min(first + step, tiling.n_tiles)
+
+
+def _matrix_dictionaries(weight: Int8, sparsity: Sparsity) -> list[npt.NDArray[np.uint8]]:
+    """Dictionaries of matrix scope: for the full k-tiles and for the narrower last one."""
+    counts = np.zeros((2, 4, 256), np.int32)
+    scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
+    n, k = weight.shape
+    encoder.count_tiles(address_of(weight), weight.strides[0], n, k, counts, address_of(scratch))
+    dictionaries = []
+    for part in counts:
+        dictionary = np.zeros(36, np.uint8)
+        encoder.rank_counts(part, MODES[sparsity].dictionary_size, dictionary)
+        dictionaries.append(dictionary)
+    return dictionaries
+
+
+def _checked_weight(weight: Any) -> int:
+    if not isinstance(weight, np.ndarray) or weight.dtype != np.int8 or weight.ndim != 1:
+        raise MatrixError("the weight is not a one-dimensional int8 tensor")
+    return weight.nbytes
+
+
+def _checked_info(info: Any) -> Tiling:
+    if not isinstance(info, np.ndarray) or info.dtype != np.int64 or info.shape != (5,):
+        raise MatrixError("the info tensor is not int64 [5]")
+    tile_k, tile_n, k, n, order = (int(value) for value in info)
+    if (tile_k, tile_n, order) != (TILE_FRACTALS, TILE_FRACTALS, 1) or n < 1 or k < 1:
+        raise MatrixError(f"the info tensor {info.tolist()} is not [8, 8, k, n, 1] with k and n above 0")
+    try:
+        return _tiling(n, k)
+    except ValueError as error:
+        raise MatrixError(f"the info tensor says that {error}") from None
+
+
+def _checked_index(
+    index: Any, tiling: Tiling, weight_bytes: int
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """The index entries and the byte in the weight tensor at which each payload ends."""
+    if not isinstance(index, np.ndarray) or index.dtype != np.int8 or index.ndim != 1:
+        raise MatrixError("the index is not a one-dimensional int8 tensor")
+    if index.nbytes != tiling.index_bytes:
+        raise MatrixError(
+            f"the index has {index.nbytes} bytes; {tiling.tiles} tiles of {INDEX_ENTRY_BYTES} make a matrix "
+            f"[{tiling.n}, {tiling.k}]"
+        )
+    entries = np.array(index, order="C").view(np.uint64)  # a copy: writable and aligned, as the kernels want it
+    _check_entries(entries & np.uint64(_RESERVED_BITS) != 0, "reserved bits are set in the index entry")
+    lengths = (entries & np.uint64(_LENGTH_BITS)).astype(np.int64)
+    sizes = np.array([tiling.tile_k_fractals(k) for k in range(tiling.k_tiles)], np.int64)
+    largest = np.tile(sizes * tiling.tile_n_fractals * (FRACTAL_BYTES // PAYLOAD_UNIT), tiling.n_tiles)
+    _check_entries(lengths == 0, "the payload has length 0")
+    _check_entries(lengths > largest, "the payload is longer than the tile")
+    ends = np.cumsum(lengths)
+    offsets = (entries >> np.uint64(32)).astype(np.int64)
+    _check_entries(offsets != ends - lengths, "the payload does not begin where the one before ends")
+    _check_entries(ends * PAYLOAD_UNIT > weight_bytes, "the payload ends beyond the weight")
+    if int(ends[-1]) * PAYLOAD_UNIT != weight_bytes:
+        raise MatrixError(f"the weight has {weight_bytes} bytes, its tiles {int(ends[-1]) * PAYLOAD_UNIT}")
+    return entries, ends * PAYLOAD_UNIT
+
+
+def _check_entries(wrong: npt.NDArray[np.bool_], cause: str) -> None:
+    if wrong.any():
+        raise IndexEntryError(cause, tile=int(wrong.argmax()))

@@ -1,0 +1,73 @@
+"""Unaligned 64-bit loads and stores for the kernels, which numba's array types cannot express.
+
+Addresses are plain integers: a kernel that takes an address accepts a read-only, memory-mapped or strided array without
+being compiled a second time for it. Both operations are ordinary LLVM instructions with alignment 1, so they work on
+every architecture; the format is little endian, and so must the machine be.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+if sys.byteorder != "little":  # pragma: no cover
+    raise ImportError("the codec needs a little-endian machine")
+
+_U64 = ir.IntType(64)
+_U8 = ir.IntType(8)
+
+
+@intrinsic
+def load64(typing_context: Any, address: Any) -> Any:
+    """The 8 bytes at `address` (int64) as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U64.as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(types.int64), generate
+
+
+@intrinsic
+def load8(typing_context: Any, address: Any) -> Any:
+    """The byte at `address` (int64) as an int64, 0 to 255."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U8.as_pointer())
+        return builder.zext(builder.load(pointer, align=1), _U64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def store64(typing_context: Any, address: Any, value: Any) -> Any:
+    """Write `value` (uint64) to the 8 bytes at `address` (int64)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U64.as_pointer())
+        builder.store(arguments[1], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.uint64), generate
+
+
+@intrinsic
+def store8(typing_context: Any, address: Any, value: Any) -> Any:
+    """Write the low 8 bits of `value` (int64) to `address` (int64)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U8.as_pointer())
+        builder.store(builder.trunc(arguments[1], _U8), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+def address_of(array: np.ndarray[Any, Any]) -> int:
+    """Where an array's first element lies. The caller keeps the array alive and its layout in mind."""
+    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]

@@ -1,0 +1,159 @@
+"""How a matrix is cut into tiles, and tiles into the four engines' shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .jit import part
+from .memory import load8, load64, store8, store64
+from .tables import (
+    FRACTAL_BYTES,
+    FRACTAL_COLUMNS,
+    FRACTAL_ROWS,
+    INDEX_ENTRY_BYTES,
+    PAYLOAD_UNIT,
+    TILE_FRACTALS,
+)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of an int8 matrix [n, k]: n output features, k input features (for fp16 matrices: bytes of them)."""
+
+    n: int
+    k: int
+
+    @property
+    def n_fractals(self) -> int:
+        """N1, rows of fractals."""
+        return -(-self.n // FRACTAL_ROWS)
+
+    @property
+    def k_fractals(self) -> int:
+        """K1, columns of fractals."""
+        return -(-self.k // FRACTAL_COLUMNS)
+
+    @property
+    def n_tiles(self) -> int:
+        return -(-self.n_fractals // TILE_FRACTALS)
+
+    @property
+    def k_tiles(self) -> int:
+        return -(-self.k_fractals // TILE_FRACTALS)
+
+    @property
+    def tiles(self) -> int:
+        return self.n_tiles * self.k_tiles
+
+    @property
+    def tile_n_fractals(self) -> int:
+        """Rows of fractals in every tile: 8, or all there are. The last n-tile is full because it overlaps."""
+        return min(TILE_FRACTALS, self.n_fractals)
+
+    def first_n_fractal(self, n_tile: int) -> int:
+        """Where an n-tile starts; the last one ends with the matrix and so may overlap its neighbour."""
+        return min(n_tile * TILE_FRACTALS, self.n_fractals - self.tile_n_fractals)
+
+    def repeated_n_fractals(self, n_tile: int) -> int:
+        """How many leading rows of fractals of an n-tile belong to its neighbour and are not to be read."""
+        return n_tile * TILE_FRACTALS - self.first_n_fractal(n_tile)
+
+    def tile_k_fractals(self, k_tile: int) -> int:
+        return min(TILE_FRACTALS, self.k_fractals - k_tile * TILE_FRACTALS)
+
+    @property
+    def index_bytes(self) -> int:
+        return INDEX_ENTRY_BYTES * self.tiles
+
+    @property
+    def coded_bytes(self) -> int:
+        """Bytes of all tiles as they are coded, overlap and padding included."""
+        return self.n_tiles * self.tile_n_fractals * self.k_fractals * FRACTAL_BYTES
+
+    @property
+    def largest_weight(self) -> int:
+        """The most bytes a compressed weight may have: what its consumers allocate for it."""
+        return FRACTAL_BYTES * self.n_fractals * self.k_fractals
+
+    def row_range(self, first_tile: int, last_tile: int) -> tuple[int, int]:
+        """The matrix rows [a, b) that n-tiles first_tile to last_tile - 1 are made of, overlap included."""
+        ends = FRACTAL_ROWS * min(last_tile * TILE_FRACTALS, self.n_fractals)
+        return FRACTAL_ROWS * self.first_n_fractal(first_tile), min(self.n, ends)
+
+    def info(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The info tensor: tileK, tileN, K, N and 1 for tiles ordered n outer, k inner."""
+        return np.array([TILE_FRACTALS, TILE_FRACTALS, self.k, self.n, 1], dtype=np.int64)
+
+
+# A tile's bytes run k-fractal outer, n-fractal inner, row by row: 32-byte pieces of one row. Dealt out in 64-byte
+# blocks, an engine gets two consecutive rows out of every eight. With `rows` a multiple of 16, the piece of row r in
+# column of fractals f lies at (f * rows / 8 + r / 8) * 64 + r % 2 * 32 in the share of engine r / 2 % 4.
+
+
+@part
+def deal_tile(source, stride, rows, columns, n_fractals, k_fractals, shares, share_stride):
+    """Copy a tile from a row-major matrix into the four engines' shares, padded with zeros to whole fractals.
+
+    source: address of the tile's first byte; stride: bytes from row to row; rows, columns: how much of the tile lies
+    inside the matrix; shares: address of engine 0's share, the next one `share_stride` bytes further.
+    """
+    full = min(columns // 32, k_fractals)
+    for row in range(16 * n_fractals):
+        target = shares + (row // 2 % 4) * share_stride + (row // 8) * 64 + (row % 2) * 32
+        step = n_fractals * 128
+        whole = full if row < rows else 0
+        line = source + row * stride
+        for fractal in range(whole):
+            piece = line + fractal * 32
+            place = target + fractal * step
+            store64(place, load64(piece))
+            store64(place + 8, load64(piece + 8))
+            store64(place + 16, load64(piece + 16))
+            store64(place + 24, load64(piece + 24))
+        for fractal in range(whole, k_fractals):
+            for column in range(32):
+                inside = row < rows and fractal * 32 + column < columns
+                byte = load8(line + fractal * 32 + column) if inside else 0
+                store8(target + fractal * step + column, byte)
+
+
+@part
+def collect_tile(shares, share_stride, first_row, rows, columns, n_fractals, k_fractals, target, stride):
+    """Copy rows first_row to rows - 1 of a tile from the four engines' shares into a row-major matrix.
+
+    target: address of the tile's row 0, column 0 in the matrix. Returns whether all bytes outside of `rows` and
+    `columns` are zero; rows before first_row repeat the neighbour and are not looked at.
+    """
+    full = min(columns // 32, k_fractals)
+    step = n_fractals * 128
+    clean = True
+    for row in range(first_row, 16 * n_fractals):
+        share = shares + (row // 2 % 4) * share_stride + (row // 8) * 64 + (row % 2) * 32
+        whole = full if row < rows else 0
+        line = target + row * stride
+        for fractal in range(whole):
+            piece = share + fractal * step
+            place = line + fractal * 32
+            store64(place, load64(piece))
+            store64(place + 8, load64(piece + 8))
+            store64(place + 16, load64(piece + 16))
+            store64(place + 24, load64(piece + 24))
+        for fractal in range(whole, k_fractals):
+            for column in range(32):
+                byte = load8(share + fractal * step + column)
+                if row < rows and fractal * 32 + column < columns:
+                    store8(line + fractal * 32 + column, byte)
+                elif byte != 0:
+                    clean = False
+    return clean
+
+
+@part
+def payload_address(payload, engine, position):
+    """Address of byte `position` (a multiple of 8) of an engine's stream in a payload woven in 32-byte chunks."""
+    return payload + position // 32 * 128 + engine * 32 + position % 32
+
+
+assert PAYLOAD_UNIT == 4 * 32

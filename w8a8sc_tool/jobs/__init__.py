@@ -1,0 +1,1 @@
+"""What users run, and the worker processes that do it."""

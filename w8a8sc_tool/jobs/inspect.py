@@ -1,0 +1,169 @@
+"""Inspection: what a checkpoint or a sharded_state directory holds, layer by layer and in total."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from ..checkpoint import Checkpoint, Description
+from ..errors import InputError
+from ..layouts import ARCHITECTURES
+from ..sharded_state import LayerEntry, ShardedState, is_sharded_state
+
+_LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
+
+
+@dataclass(frozen=True)
+class ModuleRow:
+    """A module, with its bytes on all ranks and, of a layer that was compressed or tried, ratio and fallback.
+
+    layer: the decoder layer, -1 outside of them. shape: of the weight, of one rank where the manifest says it.
+    """
+
+    name: str
+    layer: int
+    short_name: str
+    quantization: str
+    shape: tuple[int, ...] | None
+    bytes: int
+    ratio: float | None = None
+    fallback: str | None = None
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found. tp: of a directory; sealed: whether it has a manifest."""
+
+    path: Path
+    kind: Literal["checkpoint", "sharded_state"]
+    architecture: str
+    tp: int
+    sealed: bool
+    files: int
+    modules: list[ModuleRow]
+    warnings: list[str]
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.bytes for row in self.modules)
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Per type of linear layer, and for everything else: number of modules and their bytes."""
+        totals: dict[str, tuple[int, int]] = {}
+        for row in self.modules:
+            key = row.quantization if row.linear else "embeddings, norms, scalars"
+            count, size = totals.get(key, (0, 0))
+            totals[key] = (count + 1, size + row.bytes)
+        return dict(sorted(totals.items(), reverse=True))
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Describe a checkpoint or a sharded_state directory from its headers and small files; raises InputError."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+    return _directory(folder) if is_sharded_state(folder) else _checkpoint(folder)
+
+
+def _checkpoint(folder: Path) -> Inspection:
+    checkpoint = Checkpoint.open(folder, ARCHITECTURES)
+    tensors = ((t.name, t.shape, t.nbytes) for t in checkpoint.tensors.values())
+    rows = _rows(tensors, checkpoint.description, {})
+    files = len({tensor.path for tensor in checkpoint.tensors.values()})
+    return Inspection(folder, "checkpoint", checkpoint.config.architecture, 1, False, files, rows, checkpoint.warnings)
+
+
+def _directory(folder: Path) -> Inspection:
+    with ShardedState.open(folder) as state:
+        if state.problems:
+            raise InputError(state.problems)
+        warnings: list[str] = []
+        description = None
+        try:
+            description = Description.parse(folder / "quant_model_description.json")
+        except InputError as error:
+            warnings += [str(problem) for problem in error.problems]
+        layers = {layer.name: layer for layer in state.manifest.layers} if state.manifest else {}
+        files = [file for rank in state.ranks.values() for file in rank]
+        tensors = ((t.name, t.shape, t.nbytes) for file in files for t in file.tensors.values())
+        rows = _rows(tensors, description, layers)
+        architecture = state.manifest.architecture if state.manifest else "unknown"
+        sealed = state.manifest is not None
+        if not sealed:
+            warnings.append("no manifest: this directory was not written by w8a8sc")
+        return Inspection(folder, "sharded_state", architecture, state.tp, sealed, len(files), rows, warnings)
+
+
+def _rows(
+    tensors: Iterable[tuple[str, tuple[int, ...], int]],
+    description: Description | None,
+    layers: dict[str, LayerEntry],
+) -> list[ModuleRow]:
+    """One row per module in the order of the model; a module's tensors on all ranks count."""
+    sizes: dict[str, int] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    leaves: dict[str, set[str]] = {}
+    for name, shape, nbytes in tensors:
+        module, _, leaf = name.rpartition(".")
+        sizes[module] = sizes.get(module, 0) + nbytes
+        leaves.setdefault(module, set()).add(leaf)
+        if leaf == "weight":
+            shapes[module] = shape
+    rows = []
+    for module, size in sizes.items():
+        entry = layers.get(module)
+        weight_shape = (entry.n, entry.k) if entry else shapes.get(module)
+        kind = entry.quantization if entry else _type(module, leaves[module], description)
+        match = _LAYER.search(module)
+        ratio, fallback = (entry.ratio, entry.fallback) if entry else (None, None)
+        rows.append(
+            ModuleRow(
+                name=module,
+                layer=int(match[1]) if match else -1,
+                short_name=match[2] if match else module,
+                quantization=kind,
+                shape=weight_shape,
+                bytes=size,
+                ratio=ratio,
+                fallback=fallback,
+                linear=module.endswith("_proj"),
+            )
+        )
+    return sorted(rows, key=_order)
+
+
+def _type(module: str, leaves: set[str], description: Description | None) -> str:
+    """A module's type by the description; of a fused module by its tensors."""
+    known = description.type_of(module) if description else None
+    if known:
+        return known
+    if "index" in leaves:
+        return "W8A8SC"
+    if "weight_scale" in leaves:
+        return "W8A8" if "deq_scale" in leaves else "W8A8_DYNAMIC"
+    return "W8A8S" if "deq_scale" in leaves else "FLOAT"
+
+
+_LINEARS: Final = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "qkv_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "gate_up_proj",
+    "down_proj",
+)
+
+
+def _order(row: ModuleRow) -> tuple[int, int, int, str]:
+    """Embedding first, then the layers, then the rest; within a layer linear layers as they are computed."""
+    place = 1 if row.layer >= 0 else 0 if "embed" in row.name else 2
+    last = row.short_name.rpartition(".")[2]
+    return place, row.layer, _LINEARS.index(last) if last in _LINEARS else len(_LINEARS), row.name

@@ -1,0 +1,35 @@
+"""The files beside the rank files: what vLLM needs to find the model's types, sizes and tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from ..checkpoint import Checkpoint, Description
+
+# vLLM would take it in place of quant_model_description.json.
+_REPLACES_DESCRIPTION = ("quantization_config", "compression_config")
+
+
+def config_json(checkpoint: Checkpoint) -> bytes:
+    """config.json of the output: the source's, without what would replace the description."""
+    content = {key: value for key, value in checkpoint.config.content.items() if key not in _REPLACES_DESCRIPTION}
+    return _json(content)
+
+
+def description_json(description: Description, compressed: Collection[str]) -> bytes:
+    """quant_model_description.json of the output; compressed: names of checkpoint modules that now are W8A8SC.
+
+    Keys stay the unfused checkpoint names, which is what vLLM looks up; everything else is carried over.
+    """
+    content = dict(description.content)
+    for module in compressed:
+        content[f"{module}.weight"] = "W8A8SC"
+    if compressed and content.get("model_quant_type") == "W8A8S":
+        content["model_quant_type"] = "W8A8SC"
+    return _json(content)
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,85 @@
+"""What a layout is made of: runtime modules, the tensors each has per rank, and the source tensors they come from."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+Conversion = Literal["float16", "int8", "int32", "scale_bits", "offset", "ones"]
+"""How a source tensor becomes an output tensor.
+
+float16: F16, BF16 or F32 to F16, overflow is an error. int8, int32: as they are. scale_bits: a float32 deq_scale
+becomes int64 with the float's bits in the low half, an int64 stays. offset: a floating integral value to int8. ones:
+float32 1.0, without a source.
+"""
+
+FLOATING: Final = ("F16", "BF16", "F32")
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """What a rank takes of one source tensor: rows [first_row, last_row), and of those columns [first, last).
+
+    Tensors that are not two-dimensional have one column per element of the rest of their shape. last_column 0 means all
+    columns.
+    """
+
+    source: str
+    first_row: int
+    last_row: int
+    first_column: int = 0
+    last_column: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.last_row - self.first_row
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A tensor that the checkpoint must have: its allowed dtypes and its shape."""
+
+    name: str
+    dtypes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One tensor of every rank's state: dtype and shape (equal on all ranks) and what each rank joins along rows.
+
+    If the slices of a rank have fewer rows than the shape, zeros follow.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    conversion: Conversion
+    slices: tuple[tuple[Slice, ...], ...]
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A checkpoint module that is, or is joined into, a linear layer: its name and its rows n."""
+
+    name: str
+    n: int
+
+
+class Module(msgspec.Struct, frozen=True):
+    """A runtime module with its tensors on every rank.
+
+    quantization: type of the layer in the checkpoint. n, k: sizes of a rank's weight, 0 where there is none that could
+    be compressed. layer: number of the decoder layer, -1 outside of them.
+    """
+
+    name: str
+    kind: Literal["linear", "norm", "embedding", "constant"]
+    layer: int
+    quantization: str
+    outputs: tuple[Output, ...]
+    sources: tuple[Source, ...]
+    members: tuple[Member, ...] = ()
+    n: int = 0
+    k: int = 0
+
+    @property
+    def weight(self) -> Output:
+        return next(output for output in self.outputs if output.name.endswith(".weight"))

@@ -1,0 +1,20 @@
+"""The sharded_state directory as a thing: writing, sealing, reading. It knows no models."""
+
+from .directory import SealedDirectory, check_target
+from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
+from .rank_file import RankFile, tensor_info
+from .reader import ShardedState, is_sharded_state
+
+__all__ = [
+    "FileEntry",
+    "LayerEntry",
+    "Manifest",
+    "RankEntry",
+    "RankFile",
+    "SealedDirectory",
+    "ShardedState",
+    "TensorEntry",
+    "check_target",
+    "is_sharded_state",
+    "tensor_info",
+]

@@ -1,0 +1,141 @@
+"""w8a8sc_manifest.json: what a directory holds, byte by byte, in a form that can be checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from .. import hashing
+from ..errors import InputError
+from ..safetensors_file import parse_json
+
+NAME: Final = "w8a8sc_manifest.json"
+FORMAT_VERSION: Final = 1
+_LARGEST: Final = 512 << 20
+
+
+class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tensor of a rank file: bytes [begin, end) counted from the start of the file, and their hash.
+
+    quantization, fallback: of the layer it belongs to. ratio: of a compressed weight, (weight + index + info) / (n * k)
+    on this rank.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int]
+    begin: int
+    end: int
+    hash: str
+    quantization: str
+    ratio: float | None = None
+    fallback: str | None = None
+
+
+class RankEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rank's file: the hash of its first `header_bytes` bytes; the tensors' hashes cover all others."""
+
+    rank: int
+    file: str
+    size: int
+    header_bytes: int
+    header_hash: str
+    tensors: list[TensorEntry]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Any other file of the directory, hashed whole."""
+
+    file: str
+    size: int
+    hash: str
+
+
+class LayerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A linear layer as vLLM has it: its type, its ratio over all ranks if it was compressed or tried, its fallback.
+
+    n, k: the size of a rank's weight.
+    """
+
+    name: str
+    n: int
+    k: int
+    quantization: str
+    ratio: float | None
+    fallback: str | None
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything there is to know about a sealed directory."""
+
+    format_version: int
+    tool: str
+    tool_version: str
+    codec_version: int
+    model: str
+    architecture: str
+    tensor_parallel_size: int
+    options: dict[str, Any]
+    source: str
+    layers: list[LayerEntry]
+    ranks: list[RankEntry]
+    files: list[FileEntry]
+    digest: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The canonical form, its digest included: the only form that `parse` accepts."""
+        content = msgspec.to_builtins(self)
+        content["digest"] = hashing.of_bytes(_canonical({**content, "digest": ""}))
+        return _canonical(content)
+
+    @property
+    def tensor_bytes(self) -> int:
+        return sum(tensor.end - tensor.begin for rank in self.ranks for tensor in rank.tensors)
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, sort_keys=True, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def load(folder: Path) -> Manifest | None:
+    """The manifest of a directory, None if it has none; raises InputError if it is not in canonical form."""
+    path = folder / NAME
+    if not path.exists() and not path.is_symlink():
+        return None
+    if path.is_symlink() or not path.is_file():
+        raise InputError("not a regular file", str(path))
+    if path.stat().st_size > _LARGEST:
+        raise InputError(f"larger than the {_LARGEST} bytes a manifest may have", str(path))
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(data: bytes, where: str) -> Manifest:
+    """A manifest from its bytes; raises InputError unless they are the canonical form with the right digest."""
+    content = parse_json(data, where)
+    remedy = "it was edited or damaged after it was sealed; restore it or convert again"
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"manifest format {str(version)[:20]} is not supported",
+            where,
+            f"this version reads format {FORMAT_VERSION}",
+        )
+    try:
+        manifest = msgspec.convert(content, Manifest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InputError(f"not a manifest ({error})", where, remedy) from None
+    try:
+        canonical = manifest.to_bytes()
+    except ValueError:
+        canonical = b""
+    if canonical != data:
+        raise InputError("its content does not match its own digest", where, remedy)
+    return manifest
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a manifest, as docs/manifest.schema.json holds it."""
+    return msgspec.json.schema(Manifest)

@@ -1,0 +1,120 @@
+"""One rank's file while it is written: where each tensor goes, and the header that says so in the end."""
+
+# A safetensors file may have neither gaps nor trailing bytes, and sizes of compressed tensors are known only once they
+# are encoded. So a file has three parts: tensors of known size, at offsets known from the start; behind them the
+# others, in the order of the plan; last the known ones whose size is not a multiple of 8, so that all else is aligned.
+# Space for the header is kept by its largest possible size. Nothing here depends on who writes when.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from .. import hashing
+from ..errors import WorkError
+from ..safetensors_file import DTYPES, TensorInfo, header_for
+
+ALIGNMENT: Final = 8
+_LARGEST_OFFSET: Final = 10**15  # 15 digits are kept for every offset in the header
+
+
+def file_name(rank: int) -> str:
+    """What vLLM's sharded_state loader looks for."""
+    return f"model-rank-{rank}-part-0.safetensors"
+
+
+def tensor_info(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
+    """A tensor whose place is not known yet."""
+    return TensorInfo(name, dtype, tuple(shape), 0, int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize)
+
+
+class RankFile:
+    """Announced first, then given out in pieces, then finished: `offset`, `append`, `finish`, in that order.
+
+    Whoever has the bytes of a tensor writes them to `path` at the offset it was given; this object writes the tensors
+    announced as small, and the header.
+    """
+
+    def __init__(self, folder: Path, rank: int, fixed: Iterable[TensorInfo], variable: Iterable[TensorInfo]) -> None:
+        """fixed: all tensors of known size; variable: the largest forms the others may take, only for their names."""
+        self.rank = rank
+        self.path = folder / file_name(rank)
+        known = list(fixed)
+        aligned = [tensor for tensor in known if tensor.nbytes % ALIGNMENT == 0]
+        self._tail = {tensor.name: tensor for tensor in known if tensor.nbytes % ALIGNMENT}
+        widest = [
+            TensorInfo(tensor.name, tensor.dtype, tensor.shape, _LARGEST_OFFSET, _LARGEST_OFFSET)
+            for tensor in (*known, *variable)
+        ]
+        self.header_bytes = len(header_for(widest))
+        self._tensors: dict[str, TensorInfo] = {}
+        self._end = 0
+        for tensor in aligned:
+            self._place(tensor)
+        self._tail_bytes: dict[str, bytes] = {}
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def offset(self, name: str) -> int | None:
+        """Where to write a fixed tensor, counted from the start of the file; None: hand it to `put_small`."""
+        return None if name in self._tail else self.header_bytes + self._tensors[name].begin
+
+    def append(self, tensor: TensorInfo) -> int:
+        """Place the next variable tensor; returns where to write it, counted from the start of the file."""
+        return self.header_bytes + self._place(tensor).begin
+
+    def put_small(self, name: str, data: bytes) -> None:
+        """The bytes of a tensor that has no offset yet."""
+        if len(data) != self._tail[name].nbytes:
+            raise ValueError(f"{name} has {self._tail[name].nbytes} bytes, not {len(data)}")
+        self._tail_bytes[name] = data
+
+    def finish(self) -> tuple[int, str, list[TensorInfo]]:
+        """Write the small tensors and the header, sync; the file's size, the header's hash, the tensors as they lie."""
+        tail = []
+        for tensor in sorted(self._tail.values(), key=_by_alignment):
+            tail.append(self._tail_bytes[tensor.name])
+            self._place(tensor)
+        header = header_for(self._tensors.values(), self.header_bytes)
+        size = self.header_bytes + self._end
+        try:
+            _write(self._fd, b"".join(tail), size - sum(len(data) for data in tail))
+            _write(self._fd, header, 0)
+            if os.fstat(self._fd).st_size != size:
+                raise WorkError("the file does not have the size it was written with", str(self.path), "check the disk")
+            os.fsync(self._fd)
+        except OSError as error:
+            raise WorkError(f"writing failed ({error.strerror})", str(self.path)) from None
+        self.close()
+        placed = [
+            TensorInfo(t.name, t.dtype, t.shape, self.header_bytes + t.begin, self.header_bytes + t.end)
+            for t in self._tensors.values()
+        ]
+        return size, hashing.of_bytes(header), placed
+
+    def _place(self, tensor: TensorInfo) -> TensorInfo:
+        if tensor.name in self._tensors:
+            raise ValueError(f"{tensor.name} is placed twice")
+        placed = TensorInfo(tensor.name, tensor.dtype, tensor.shape, self._end, self._end + tensor.nbytes)
+        self._tensors[tensor.name] = placed
+        self._end = placed.end
+        return placed
+
+
+def _by_alignment(tensor: TensorInfo) -> int:
+    return -DTYPES[tensor.dtype].itemsize
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data = data[count:]
+        offset += count

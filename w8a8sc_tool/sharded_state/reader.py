@@ -1,0 +1,75 @@
+"""Opening a sharded_state directory: its rank files, its manifest if it has one, and what does not belong."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ..errors import InputError, Problem
+from ..safetensors_file import TensorFile
+from . import manifest as manifest_file
+from .manifest import Manifest
+
+# What vLLM's loader globs for, with its rank and part.
+RANK_FILE: Final = re.compile(r"model-rank-(0|[1-9]\d{0,5})-part-(.*)\.safetensors")
+
+
+@dataclass
+class ShardedState:
+    """A directory with its rank files opened. `problems` says what is wrong with the files themselves."""
+
+    path: Path
+    manifest: Manifest | None
+    ranks: dict[int, list[TensorFile]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: str | Path) -> ShardedState:
+        """Open a directory; raises InputError if it is no sharded_state directory at all or its manifest is bad."""
+        folder = Path(path)
+        if not folder.is_dir():
+            raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+        matches = [(RANK_FILE.fullmatch(file.name), file) for file in sorted(folder.iterdir())]
+        files = [(int(match[1]), file) for match, file in matches if match]
+        manifest = manifest_file.load(folder)
+        if not files and manifest is None:
+            raise InputError("no model-rank-*-part-*.safetensors file", str(folder), "give a sharded_state directory")
+        state = cls(folder, manifest)
+        for rank, file in files:
+            try:
+                if file.is_symlink() and manifest is not None:
+                    raise InputError("a sealed directory holds no links", str(file))
+                if not file.is_file():
+                    raise InputError("not a regular file", str(file))
+                state.ranks.setdefault(rank, []).append(TensorFile(file))
+            except InputError as error:
+                state.ranks.setdefault(rank, [])
+                state.problems += error.problems
+        return state
+
+    @property
+    def tp(self) -> int:
+        """The tensor-parallel size: what the manifest says, else one more than the highest rank."""
+        if self.manifest is not None:
+            return self.manifest.tensor_parallel_size
+        return max(self.ranks, default=-1) + 1
+
+    def close(self) -> None:
+        for files in self.ranks.values():
+            for file in files:
+                file.close()
+
+    def __enter__(self) -> ShardedState:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def is_sharded_state(path: Path) -> bool:
+    """Whether a folder looks like a sharded_state directory rather than a checkpoint."""
+    if (path / manifest_file.NAME).exists():
+        return True
+    return path.is_dir() and any(RANK_FILE.fullmatch(file.name) for file in path.iterdir())
