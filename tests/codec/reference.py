@@ -17,8 +17,11 @@ def bits(value: int, length: int) -> str:
     return f"{value:0{length}b}"[::-1]
 
 
-def unstable_sort(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """libstdc++'s std::sort of (value, count) pairs by descending count, written as the library does it."""
+def unstable_sort(pairs: list[tuple[int, int]], heaps: list[int] | None = None) -> list[tuple[int, int]]:
+    """libstdc++'s std::sort of (value, count) pairs by descending count, written as the library does it.
+
+    heaps: receives the size of every part that was sorted as a heap.
+    """
     array = list(pairs)
 
     def before(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -55,6 +58,8 @@ def unstable_sort(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         while last - first > 16:
             if limit == 0:
                 heap_sort(first, last)
+                if heaps is not None:
+                    heaps.append(last - first)
                 return
             limit -= 1
             middle = first + (last - first) // 2

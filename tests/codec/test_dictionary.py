@@ -1,0 +1,87 @@
+"""The order of a dictionary: by frequency, and among equals as the vendor's unstable sort leaves them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w8a8sc_tool.codec.encode import rank_counts
+
+from . import reference
+
+
+def ranked(counts: np.ndarray, size: int) -> list[int]:
+    split = np.zeros((4, 256), np.int32)
+    split[1], split[3] = counts // 2, counts - counts // 2  # kernels count in four tables
+    dictionary = np.zeros(36, np.uint8)
+    rank_counts(split, size, dictionary)
+    return dictionary[:size].tolist()
+
+
+def expected(counts: np.ndarray, size: int) -> list[int]:
+    return [v for v, _ in reference.unstable_sort([(v, int(c)) for v, c in enumerate(counts)])[:size]]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([1, 2, 3, 10, 100, 32768]), st.floats(0, 1), st.sampled_from([34, 36]))
+def test_any_histogram(seed: int, largest: int, zero: float, size: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = np.where(random.random(256) < zero, 0, random.integers(0, largest + 1, 256)).astype(np.int32)
+    assert ranked(counts, size) == expected(counts, size)
+
+
+def test_of_the_all_zero_tile() -> None:
+    counts = np.zeros(256, np.int32)
+    counts[0] = 32768
+    order = bytes(ranked(counts, 36))
+    known = "00AFA1AEADACABAAA9A8A7A6A5A4A3A2BFB0B1B2B3B4B5B6B7B8B9BABBBCBDBEC0908182"
+    assert order.hex().upper() == known
+
+
+def median_of_three_killer() -> np.ndarray:
+    """Counts that drive every partition to the edge until the sort gives up and falls back to a heap.
+
+    Made as McIlroy describes in "A Killer Adversary for Quicksort": values are decided only when they are compared.
+    """
+    gas = 10**6
+    value = [gas] * 256
+    solid = 0
+    candidate = 0
+
+    class Item:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+    def before(x: Item, y: Item) -> bool:
+        nonlocal solid, candidate
+        if value[x.index] == gas and value[y.index] == gas:
+            frozen = x.index if x.index == candidate else y.index
+            value[frozen] = solid
+            solid += 1
+        if value[x.index] == gas:
+            candidate = x.index
+        elif value[y.index] == gas:
+            candidate = y.index
+        return value[x.index] < value[y.index]
+
+    # reference.unstable_sort compares pair[1] > pair[1]; give it objects whose comparison is the adversary's.
+    class Count:
+        def __init__(self, index: int) -> None:
+            self.item = Item(index)
+
+        def __gt__(self, other: Count) -> bool:
+            return before(self.item, other.item)
+
+    reference.unstable_sort([(v, Count(v)) for v in range(256)])  # type: ignore[list-item]
+    return np.array([1000 - min(v, 999) for v in value], np.int32)
+
+
+@pytest.mark.parametrize("size", [34, 36])
+def test_the_heap_branch(size: int) -> None:
+    counts = median_of_three_killer()
+    heaps: list[int] = []
+    reference.unstable_sort([(v, int(c)) for v, c in enumerate(counts)], heaps)
+    assert heaps and max(heaps) > 36
+    assert ranked(counts, size) == expected(counts, size)

@@ -1,0 +1,364 @@
+"""What a decoder must reject, each with a typed error that names tile and cause."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from w8a8sc_tool.codec import (
+    CodecError,
+    EncodedMatrix,
+    IndexEntryError,
+    MatrixDecoder,
+    MatrixError,
+    TileError,
+    decode_matrix,
+    encode_matrix,
+)
+
+from . import reference
+from .weights import sparse
+
+WEIGHT = sparse((192, 320), 0, 0.4, 3.0, 0.01)
+
+
+def encoded(weight: np.ndarray = WEIGHT, sparsity: str = "low") -> EncodedMatrix:
+    return encode_matrix(weight, sparsity=sparsity)  # type: ignore[arg-type]
+
+
+def decode(matrix: EncodedMatrix, **changes: object) -> np.ndarray:
+    tensors = {"weight": matrix.weight, "index": matrix.index, "info": matrix.info} | changes
+    options = {key: tensors.pop(key) for key in ("sparsity", "strict", "canonical") if key in tensors}
+    return decode_matrix(tensors["weight"], tensors["index"], tensors["info"], **options)  # type: ignore[arg-type]
+
+
+def entries(matrix: EncodedMatrix) -> np.ndarray:
+    return matrix.index.view(np.uint64).copy()
+
+
+# ------------------------------------------------------------------------------------------------ types and matrix
+
+
+@pytest.mark.parametrize("key", ["weight", "index"])
+@pytest.mark.parametrize("change", [lambda a: a.view(np.uint8), lambda a: a.reshape(1, -1), lambda a: a.tolist()])
+def test_types_of_weight_and_index(key: str, change: object) -> None:
+    matrix = encoded()
+    with pytest.raises(MatrixError, match=key):
+        decode(matrix, **{key: change(getattr(matrix, key))})  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("info", [np.array([8, 8, 320, 192], np.int64), np.array([8, 8, 320, 192, 1], np.int32), None])
+def test_type_of_info(info: object) -> None:
+    with pytest.raises(MatrixError, match=r"int64 \[5\]"):
+        decode(encoded(), info=info)
+
+
+@pytest.mark.parametrize(
+    "info", [[8, 8, 320, 192, 0], [4, 8, 320, 192, 1], [8, 7, 320, 192, 1], [8, 8, 0, 192, 1], [8, 8, 320, -1, 1]]
+)
+def test_values_of_info(info: list[int]) -> None:
+    with pytest.raises(MatrixError, match="info"):
+        decode(encoded(), info=np.array(info, np.int64))
+
+
+def test_sizes_are_checked_before_they_are_allocated() -> None:
+    for huge in (2**62, 2**40):
+        with pytest.raises(MatrixError):
+            decode(encoded(), info=np.array([8, 8, huge, huge, 1], np.int64))
+    with pytest.raises(MatrixError, match="index has"):
+        decode(encoded(), info=np.array([8, 8, 30000, 30000, 1], np.int64))
+
+
+def test_length_of_the_index() -> None:
+    with pytest.raises(MatrixError, match="24 bytes"):
+        decode(encoded(), index=encoded().index[:-8])
+
+
+def test_bytes_left_over() -> None:
+    matrix = encoded()
+    with pytest.raises(MatrixError, match="its tiles"):
+        decode(matrix, weight=np.concatenate([matrix.weight, np.zeros(128, np.int8)]))
+
+
+def test_weight_too_short() -> None:
+    matrix = encoded()
+    with pytest.raises(IndexEntryError, match="tile 3: the payload ends beyond"):
+        decode(matrix, weight=matrix.weight[:-128])
+
+
+@pytest.mark.parametrize("bit", [*range(9, 15), *range(16, 32)])
+def test_reserved_bits_of_the_index(bit: int) -> None:
+    index = entries(encoded())
+    index[2] |= np.uint64(1 << bit)
+    with pytest.raises(IndexEntryError, match="tile 2: reserved"):
+        decode(encoded(), index=index.view(np.int8))
+
+
+def test_lengths_in_the_index() -> None:
+    index = entries(encoded())
+    index[1] &= np.uint64(~511 & 2**64 - 1)
+    with pytest.raises(IndexEntryError, match="tile 1: .*length 0"):
+        decode(encoded(), index=index.view(np.int8))
+    index = entries(encoded())
+    index[1] |= np.uint64(511)
+    with pytest.raises(IndexEntryError, match="tile 1: .*longer than the tile"):
+        decode(encoded(), index=index.view(np.int8))
+
+
+def test_offsets_in_the_index() -> None:
+    index = entries(encoded())
+    index[2] += np.uint64(1 << 32)
+    with pytest.raises(IndexEntryError, match="tile 2: .*does not begin"):
+        decode(encoded(), index=index.view(np.int8))
+
+
+def test_bypass_length() -> None:
+    noise = np.random.default_rng(0).integers(-128, 128, (128, 256)).astype(np.int8)
+    matrix = encoded(noise)
+    index = entries(matrix)
+    index[0] -= np.uint64(1)
+    with pytest.raises(TileError, match="tile 0.*bypass"):
+        decode(matrix, index=index.view(np.int8), weight=matrix.weight[:-128])
+
+
+@pytest.mark.parametrize("shape", [(100, 256), (128, 250)])
+def test_padding_outside_of_the_matrix(shape: tuple[int, int]) -> None:
+    full = sparse((128, 256), 1, 0.4, 3.0, 0.01)
+    info = np.array([8, 8, shape[1], shape[0], 1], np.int64)
+    shape_n1 = -(-shape[0] // 16) * 16
+    matrix = encoded(full[:shape_n1].copy())
+    with pytest.raises(TileError, match="outside of the matrix"):
+        decode(matrix, info=info)
+    loose = decode(matrix, info=info, strict=False)
+    np.testing.assert_array_equal(loose, full[: shape[0], : shape[1]])
+
+
+def test_the_callers_sparsity() -> None:
+    for mine, other in (("low", "high"), ("high", "low")):
+        with pytest.raises(TileError, match="tile 0.*other sparsity"):
+            decode(encoded(sparsity=mine), sparsity=other)
+        decode(encoded(sparsity=mine))
+    with pytest.raises(ValueError, match="sparsity"):
+        decode(encoded(), sparsity="medium")
+
+
+# --------------------------------------------------------------------------------------------------------- the tile
+
+
+class Tile:
+    """A matrix of one tile, taken apart into its streams."""
+
+    def __init__(self, high: bool = False, weight: np.ndarray | None = None) -> None:
+        self.high = high
+        self.weight = sparse((128, 256), 9, 0.4, 3.0, 0.01) if weight is None else weight
+        matrix = encoded(self.weight, "high" if high else "low")
+        assert entries(matrix)[0] >> 15 & 1
+        self.info = matrix.info
+        payload = matrix.weight.tobytes()
+        self.streams = [
+            bytearray(b"".join(payload[i + 32 * e : i + 32 * e + 32] for i in range(0, len(payload), 128)))
+            for e in range(4)
+        ]
+
+    def decode(self, pad: int = 0, **options: object) -> np.ndarray:
+        payload = reference.weave([bytes(stream) + bytes(pad) for stream in self.streams])
+        index = np.array([len(payload) // 128 | 1 << 15], np.uint64).view(np.int8)
+        return decode_matrix(np.frombuffer(payload, np.int8), index, self.info, **options)  # type: ignore[arg-type]
+
+    def replace_stream(self, engine: int, packets: list[str], tail: bytes = b"") -> None:
+        """Packets as strings of 64 bits, first bit first, behind the header as it is."""
+        body = b"".join(int(p.ljust(64, "0")[::-1], 2).to_bytes(8, "little") for p in packets) + tail
+        length = max(len(stream) for stream in self.streams)
+        self.streams[engine] = (self.streams[engine][:40] + body).ljust(length, b"\0")
+
+    def rejects(self, cause: str, **options: object) -> None:
+        with pytest.raises(TileError, match=cause) as error:
+            self.decode(**options)
+        assert error.value.tile == 0
+        assert error.value.engine in range(4)
+
+
+def test_taking_apart_and_joining_is_sound() -> None:
+    for high in (False, True):
+        tile = Tile(high)
+        np.testing.assert_array_equal(tile.decode(canonical=True), tile.weight)
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_first_header_byte(high: bool) -> None:
+    tile = Tile(high)
+    for stream in tile.streams:
+        stream[0] = 0xA9
+    tile.rejects("neither A8")
+    tile = Tile(high)
+    tile.streams[2][0] ^= 1
+    tile.rejects("headers of the four engines differ")
+
+
+@pytest.mark.parametrize("length", [0, 63, 65, 255])
+def test_length_in_the_header(length: int) -> None:
+    tile = Tile()
+    for stream in tile.streams:
+        stream[1] = length
+    tile.rejects("length in the stream header")
+
+
+def test_reserved_header_bytes_of_high_mode() -> None:
+    for byte in (2, 3):
+        tile = Tile(high=True)
+        for stream in tile.streams:
+            stream[byte] = 1
+        tile.rejects("bytes 2 and 3")
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_repeated_dictionary_entries(high: bool) -> None:
+    tile = Tile(high)
+    for stream in tile.streams:
+        stream[39] = stream[38]
+    tile.rejects("names a byte twice")
+
+
+@pytest.mark.parametrize("position", [1, 2, 3, *range(6, 40)])
+def test_headers_must_agree(position: int) -> None:
+    tile = Tile()
+    tile.streams[3][position] ^= 0x40
+    tile.rejects("differ")
+
+
+@pytest.mark.parametrize("position", [4, 5])
+def test_checksum(position: int) -> None:
+    tile = Tile()
+    tile.streams[1][position] ^= 1
+    tile.rejects("checksum")
+
+
+def test_stream_that_ends_early() -> None:
+    tile = Tile()
+    tile.streams = [stream[: len(stream) // 2 // 32 * 32] for stream in tile.streams]
+    tile.rejects("ends before it has yielded")
+
+
+def test_end_mark_that_comes_early() -> None:
+    tile = Tile()
+    tile.replace_stream(0, [reference.bits(503, 9)])
+    tile.rejects("end mark comes before")
+
+
+def test_run_beyond_the_packets_window() -> None:
+    tile = Tile(high=True)
+    tile.replace_stream(1, [reference.bits(5, 6) * 8])  # 72 bytes
+    tile.rejects("a run goes beyond")
+
+
+def test_run_beyond_the_tile() -> None:
+    tile = Tile(weight=np.zeros((16, 32), np.int8))
+    pairs = reference.bits(4, 3)
+    # 127 bytes in six packets of 42 bits at most, then a pair where one byte is left.
+    packets = [(pairs * 21).ljust(64, "1")] * 3 + [reference.bits(0, 3) + pairs]
+    tile.replace_stream(0, packets)
+    tile.rejects("a run goes beyond")
+
+
+def test_code_that_does_not_exist() -> None:
+    tile = Tile()
+    tile.replace_stream(2, [(reference.bits(0, 3) + reference.bits(247, 9)).ljust(64, "1")])
+    tile.rejects("a code that does not exist")
+
+
+def test_packet_tail() -> None:
+    tile = Tile()
+    # 60 bits of codes; the four bits behind them are neither a code nor all ones.
+    tile.replace_stream(0, [reference.bits(0, 3) * 20 + "1110"])
+    tile.rejects("unused end of a packet")
+    tile = Tile(high=True)
+    # 64 bytes, then something other than zeros.
+    tile.replace_stream(0, [(reference.bits(5, 6) * 7 + reference.bits(0, 3)).ljust(63, "0") + "1"])
+    tile.rejects("unused end of a packet")
+
+
+def test_missing_end_mark() -> None:
+    tile = Tile(weight=np.zeros((16, 32), np.int8))
+    packets = [(reference.bits(4, 3) * 21).ljust(64, "1")] * 3 + [reference.bits(4, 3)]
+    tile.replace_stream(0, packets)
+    tile.rejects("end mark is missing")
+
+
+def test_bytes_behind_the_end_mark() -> None:
+    tile = Tile()
+    tile.streams[0][-1] = 1
+    with pytest.raises(TileError, match="behind the end mark|end mark is missing"):
+        tile.decode()
+
+
+def test_payload_longer_than_its_streams() -> None:
+    Tile().rejects("longer than its longest stream", pad=32)
+
+
+def test_not_errors_unless_canonical() -> None:
+    """An escape for a byte of the dictionary is readable, but no encoder would write it."""
+    share = bytes([1]) + bytes(127)
+    weight = np.frombuffer(b"".join(share[i : i + 64] for i in (0, 64) for _ in range(4)), np.int8).reshape(16, 32)
+    tile = Tile(weight=weight.copy())
+    dictionary = reference.dictionary_of(share * 4, 36)
+    codes = "1111" + f"{1:08b}" + reference.bits(0, 3) + reference.bits(4, 3) * 63
+    packets = [codes[:60].ljust(64, "1"), codes[60:123].ljust(64, "1"), codes[123:186].ljust(64, "1")]
+    rest = codes[186:]
+    assert dictionary[1] == 1 and len(rest) + 9 <= 64
+    tile.replace_stream(0, [*packets, rest + reference.bits(503, 9)])
+    np.testing.assert_array_equal(tile.decode(), weight)
+    with pytest.raises(TileError, match="an encoder would not have written"):
+        tile.decode(canonical=True)
+
+
+# ------------------------------------------------------------------------------------------------------ any damage
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["low", "high"]), st.data())
+def test_damage_is_a_codec_error_or_goes_unnoticed(sparsity: str, data: st.DataObject) -> None:
+    """Detection is not complete; what matters is that nothing else happens: no other exception, no hang."""
+    matrix = encoded(sparsity=sparsity)
+    weight, index = matrix.weight.copy(), matrix.index.copy()
+    for _ in range(data.draw(st.integers(1, 4))):
+        target = weight if data.draw(st.integers(0, 9)) else index
+        target[data.draw(st.integers(0, len(target) - 1))] ^= np.int8(data.draw(st.integers(-128, 127)))
+    try:
+        decoded = decode(matrix, weight=weight, index=index, sparsity=sparsity, canonical=data.draw(st.booleans()))
+    except CodecError:
+        return
+    assert decoded.shape == WEIGHT.shape
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 256), st.booleans())
+def test_random_bytes_as_a_tile(seed: int, units: int, plausible: bool) -> None:
+    random = np.random.default_rng(seed)
+    payload = random.integers(-128, 128, 128 * units).astype(np.int8)
+    if plausible:  # a header that is accepted, and noise behind it
+        good = Tile()
+        for engine in range(4):
+            head = bytes(good.streams[engine][:64])
+            payload[32 * engine : 32 * engine + 32] = np.frombuffer(head[:32], np.int8)
+            if units > 1:
+                payload[128 + 32 * engine : 128 + 32 * engine + 8] = np.frombuffer(head[32:40], np.int8)
+    index = np.array([units | 1 << 15], np.uint64).view(np.int8)
+    with pytest.raises(TileError):
+        decode_matrix(payload, index, np.array([8, 8, 256, 128, 1], np.int64))
+
+
+def test_errors_travel_between_processes() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(TileError("cause", tile=3, engine=1)))
+    assert (type(error), str(error)) == (TileError, "tile 3, engine 1: cause")
+
+
+def test_a_block_of_the_wrong_size_is_refused() -> None:
+    matrix = encoded()
+    decoder = MatrixDecoder(matrix.index, matrix.info, weight_bytes=matrix.weight.nbytes)
+    block = next(decoder.blocks())
+    with pytest.raises(ValueError, match="block's size"):
+        decoder.decode(block, matrix.weight[:-128], np.empty((192, 320), np.int8))

@@ -1,0 +1,66 @@
+"""The code tables: complete, prefix free, and what the decoder makes of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from w8a8sc_tool.codec import tables
+from w8a8sc_tool.codec.tables import HIGH, LOW, MODES, Mode
+
+from . import reference
+
+
+def all_codes(mode: Mode) -> list[str]:
+    codes = [reference.bits(*code) for code in (*mode.codes, *mode.runs.values())]
+    return [*codes, "1111", reference.bits(503, 9)]
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_codes_are_prefix_free(mode: Mode) -> None:
+    for a, b in itertools.permutations(all_codes(mode), 2):
+        assert not b.startswith(a)
+
+
+def test_low_mode_has_one_unused_code() -> None:
+    table = tables.decoding_table(LOW)
+    assert [value for value in range(512) if table[value, 0] == tables.INVALID] == [247]
+    assert not (tables.decoding_table(HIGH)[:, 0] == tables.INVALID).any()
+
+
+def test_the_tables_are_the_documented_ones() -> None:
+    assert list(LOW.codes) == reference.LOW_CODES and list(HIGH.codes) == reference.HIGH_CODES
+    assert sorted(LOW.runs.items()) == sorted(reference.LOW_RUNS)
+    assert sorted(HIGH.runs.items()) == sorted(reference.HIGH_RUNS)
+    assert (LOW.dictionary_size, HIGH.dictionary_size) == (len(LOW.codes) + 1, len(HIGH.codes) + 1)
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_decoding_table_finds_the_first_code(mode: Mode) -> None:
+    table = tables.decoding_table(mode)
+    for code in all_codes(mode):
+        for rest in range(1 << (9 - len(code))):
+            text = code + reference.bits(rest, 9 - len(code)) if len(code) < 9 else code
+            kind, _, bits = (int(v) for v in table[int(text[::-1], 2)])
+            assert bits == (12 if kind == tables.ESCAPED else len(code))
+
+
+def test_groups_are_the_codes_one_after_the_other() -> None:
+    single, groups = tables.decoding_table(LOW), tables.group_table(LOW)
+    for start in range(512):
+        count, bits = (int(v) for v in groups[start, 6:])
+        ranks: list[int] = []
+        used = 0
+        while used < bits:
+            kind, argument, length = (int(v) for v in single[start >> used])
+            assert kind in (tables.RANK, tables.RUN)
+            ranks += [argument] if kind == tables.RANK else [0] * argument
+            used += length
+        assert (used, ranks) == (bits, groups[start, :count].tolist())
+
+
+def test_escapes_carry_the_byte_from_its_highest_bit() -> None:
+    codes = tables.escape_codes()
+    for byte in range(256):
+        assert reference.bits(int(codes[byte]), 12) == "1111" + f"{byte:08b}"
