@@ -1,0 +1,52 @@
+"""Small synthesized checkpoints, made once per test run; tests that change one work on a copy."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w8a8sc_tool.checkpoint.synthesize import synthesize
+from w8a8sc_tool.jobs.compress import compress, target_folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer float16 checkpoint in one file. Read only: use `tiny_copy` to change one."""
+    return synthesize(tmp_path_factory.mktemp("source") / "Tiny-w8a8s-310", "tiny", layers=2)
+
+
+@pytest.fixture
+def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "Tiny-w8a8s-310"))
+
+
+@pytest.fixture(scope="session")
+def sealed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Sealed directories of `tiny`, by TP size. Read only."""
+    output = tmp_path_factory.mktemp("sealed")
+
+    def directory(tp: int) -> Path:
+        target = target_folder(output, "Tiny", tp)
+        if not target.exists():
+            compress(tiny, output, tp=[tp], processes=2)
+        return target
+
+    return directory
+
+
+@pytest.fixture
+def sealed_copy(sealed: Callable[[int], Path], tmp_path: Path) -> Path:
+    """A copy of the sealed directory for TP 2, to damage."""
+    return Path(shutil.copytree(sealed(2), tmp_path / "sealed"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))

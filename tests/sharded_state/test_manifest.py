@@ -1,0 +1,97 @@
+"""The manifest: one canonical form, refused in any other, described by the schema in docs/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.sharded_state import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
+from w8a8sc_tool.sharded_state import manifest as manifest_file
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
+
+
+def example() -> Manifest:
+    tensor = TensorEntry("a.weight", "I8", [128], 64, 192, "blake3:00", "W8A8SC", 0.25, None)
+    return Manifest(
+        format_version=1,
+        tool="w8a8sc",
+        tool_version="0",
+        codec_version=1,
+        model="m",
+        architecture="Qwen3ForCausalLM",
+        tensor_parallel_size=1,
+        options={"max_ratio": 0.95},
+        source="blake3:11",
+        layers=[LayerEntry("a", 128, 320, "W8A8SC", 0.25, None)],
+        ranks=[RankEntry(0, "model-rank-0-part-0.safetensors", 192, 64, "blake3:22", [tensor])],
+        files=[FileEntry("config.json", 2, "blake3:33")],
+    )
+
+
+def test_round_trip_and_digest() -> None:
+    data = example().to_bytes()
+    manifest = manifest_file.parse(data, "here")
+    assert manifest.digest.startswith("blake3:")
+    assert manifest.to_bytes() == data
+    assert (manifest.ranks, manifest.files, manifest.layers) == (example().ranks, example().files, example().layers)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"max_ratio": 0.95', '"max_ratio": 0.96'),
+        lambda text: text.replace('"size": 192', '"size": 193'),
+        lambda text: text.replace("\n ", "\n  "),
+        lambda text: text + "\n",
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace('"codec_version": 1', '"codec_version": 1.0'),
+        lambda text: text.replace('"digest": "blake3:', '"digest": "blake3:0'),
+        lambda text: json.dumps(json.loads(text)),
+    ],
+)
+def test_any_other_form_is_refused(change: object) -> None:
+    text = example().to_bytes().decode()
+    changed = change(text)  # type: ignore[operator]
+    assert changed != text
+    with pytest.raises(InputError, match="manifest.json"):
+        manifest_file.parse(changed.encode(), "w8a8sc_manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"[]", "JSON object"),
+        (b"{}", "manifest format None"),
+        (b'{"format_version": 2}', "manifest format 2"),
+        (b'{"format_version": 1}', "not a manifest"),
+        (b'{"format_version": 1, "ranks": 7}', "not a manifest"),
+        (b'{"a":' * 50_000, "nested|not valid"),
+    ],
+)
+def test_what_is_no_manifest(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        manifest_file.parse(data, "here")
+
+
+def test_load(tmp_path: Path) -> None:
+    assert manifest_file.load(tmp_path) is None
+    (tmp_path / manifest_file.NAME).write_bytes(example().to_bytes())
+    assert manifest_file.load(tmp_path) is not None
+    (tmp_path / manifest_file.NAME).rename(tmp_path / "other")
+    (tmp_path / manifest_file.NAME).symlink_to("other")
+    with pytest.raises(InputError, match="regular file"):
+        manifest_file.load(tmp_path)
+
+
+def test_schema_in_docs_is_current_and_fits() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    assert schema == manifest_file.schema()
+    jsonschema.validate(json.loads(example().to_bytes()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"format_version": 1}, schema)
