@@ -12,6 +12,7 @@ import click
 
 from ..errors import W8A8SCError
 from .commands import group
+from .output import drop_stdout
 
 _MOST_PROBLEMS = 50
 
@@ -31,7 +32,7 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_stdout()
+        drop_stdout()
     sys.exit(code)
 
 
@@ -60,9 +61,6 @@ def run(arguments: list[str]) -> int:
     except _Terminated:
         print("terminated: run the same command again", file=sys.stderr)
         return 143
-    except BrokenPipeError:
-        _drop_stdout()
-        return 0
     except MemoryError:
         print("error: not enough memory: use fewer processes (-j)", file=sys.stderr)
         return 1
@@ -79,8 +77,3 @@ def run(arguments: list[str]) -> int:
 def _debug() -> None:
     if os.environ.get("W8A8SC_DEBUG"):
         traceback.print_exc()
-
-
-def _drop_stdout() -> None:
-    """Nobody reads standard output any more: keep the interpreter from complaining when it closes it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,19 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
+def _print(text: str) -> None:
+    """Print a result; if nobody reads standard output any more (`| head`), the command goes on without."""
+    try:
+        print(text)
+    except BrokenPipeError:
+        drop_stdout()
+
+
+def drop_stdout() -> None:
+    """Let what is still to be printed go nowhere, and keep the interpreter from complaining when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Output:
     """Where a command's results, notes and progress go; also a job's Progress."""
 
@@ -42,12 +56,12 @@ class Output:
     def result(self, text: str) -> None:
         """A line of the result, for people."""
         if not self.as_json and not self.quiet:
-            print(text)
+            _print(text)
 
     def document(self, content: object) -> None:
         """The result as one JSON document."""
         if self.as_json:
-            print(json.dumps(content, indent=1, ensure_ascii=False))
+            _print(json.dumps(content, indent=1, ensure_ascii=False))
 
     def table(self, rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
         """Aligned columns, the first row the heading; columns in `right` are set flush right."""

@@ -1,0 +1,156 @@
+"""The command line: exit codes, where output goes, and one line per error."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from w8a8sc_tool.jobs.compress import target_folder
+
+COMMANDS = ("compress", "verify", "inspect", "synthesize")
+
+
+def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "w8a8sc_tool", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_help_of_every_command_shows_an_example() -> None:
+    assert run("--help").returncode == 0
+    for command in COMMANDS:
+        result = run(command, "--help")
+        assert result.returncode == 0
+        assert f"w8a8sc {command} " in result.stdout
+
+
+def test_compress_prints_the_result_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
+    result = run("compress", tiny, "--tensor-parallel-size", "2", "--output", tmp_path, "-j", "2")
+    assert (result.returncode, result.stderr) == (0, "")
+    target = target_folder(tmp_path, "Tiny", 2)
+    assert result.stdout.startswith(f"{target}\n")
+    assert "3 layers not compressed (source" in result.stdout
+    assert f"vllm serve {target}" in result.stdout
+    again = run("compress", tiny, "--tp", "2", "-o", tmp_path, "--json")
+    (document,) = json.loads(again.stdout)
+    assert (again.returncode, document["already_done"], document["directory"]) == (0, True, str(target))
+
+
+def test_dry_run(tiny: Path, tmp_path: Path) -> None:
+    result = run("compress", tiny, "--tp", "2", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "model.layers.0.self_attn.qkv_proj.weight" in result.stdout
+    assert "open" in result.stdout
+    (document,) = json.loads(run("compress", tiny, "--dry-run", "--json", cwd=tmp_path).stdout)
+    assert document["tensors"][0]["name"] == "model.embed_tokens.weight"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify(sealed_copy: Path, tiny: Path) -> None:
+    good = run("verify", sealed_copy, "--source", tiny)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith("verified: TP 2")
+    with (sealed_copy / "model-rank-1-part-0.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    bad = run("verify", sealed_copy)
+    assert bad.returncode == 1
+    assert "model-rank-1-part-0.safetensors" in bad.stdout and "1 errors" in bad.stdout
+    document = json.loads(run("verify", sealed_copy, "--json").stdout)
+    assert not document["ok"] and len(document["findings"]) == 1
+
+
+def test_inspect_fits_a_terminal(sealed: Callable[[int], Path], tiny: Path) -> None:
+    for path in (tiny, sealed(2)):
+        result = run("inspect", path)
+        assert result.returncode == 0
+        table = [line for line in result.stdout.splitlines()[1:] if line]
+        assert all(len(line) <= 80 for line in table)
+        assert json.loads(run("inspect", path, "--json").stdout)["modules"]
+
+
+def test_synthesize(tmp_path: Path) -> None:
+    result = run("synthesize", tmp_path / "m", "--layers", "1", "--w8a8", "*.o_proj", "--part-size", "0.001", "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["folder"] == str(tmp_path / "m")
+    types = json.loads((tmp_path / "m" / "quant_model_description.json").read_text())
+    assert types["model.layers.0.self_attn.o_proj.weight"] == "W8A8"
+    assert types["model.layers.0.mlp.down_proj.weight"] == "FLOAT"
+
+
+def test_quiet(tiny: Path, tmp_path: Path) -> None:
+    result = run("compress", tiny, "-o", tmp_path, "-q", "-j", "1")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("compress", "/no/such/model"), 3, "error: no such folder, /no/such/model: give the folder"),
+        (("compress", "{tiny}", "--tp", "3"), 3, "error: tensor-parallel size 3 does not divide"),
+        (("compress", "{tiny}", "--tp", "0"), 2, "error: Invalid value for '--tp'"),
+        (("compress",), 2, "error: Missing argument 'MODEL'"),
+        (("compress", "{tiny}", "--frobnicate"), 2, "error: No such option"),
+        (("compress", "{tiny}", "--max-ratio", "1"), 2, "error: max ratio 1"),
+        (("frobnicate",), 2, "error: No such command"),
+        (("verify", "{tiny}"), 3, "error: no model-rank-*-part-*.safetensors file"),
+        (("inspect", "/dev/null"), 3, "error: not a folder"),
+        (("synthesize", "{tiny}"), 3, "error: exists already"),
+        (("synthesize", "/proc/x/y"), 1, "error: cannot be created"),
+        (("synthesize", "{tmp}/x", "--preset", "qwen9"), 2, "error: there is no preset"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(
+    tiny: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    filled = [argument.format(tiny=tiny, tmp=tmp_path) for argument in arguments]
+    result = run(*filled, cwd=tmp_path)
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_traceback_on_request(tmp_path: Path) -> None:
+    result = run("inspect", tmp_path / "x", env={**os.environ, "W8A8SC_DEBUG": "1"})
+    assert "Traceback" in result.stderr
+
+
+def test_a_closed_pipe_is_silent(tiny: Path) -> None:
+    command = f"{sys.executable} -m w8a8sc_tool compress {tiny} --dry-run | head -n 1"
+    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_signals(tmp_path: Path, number: int, code: int, word: str) -> None:
+    source = tmp_path / "m"
+    assert run("synthesize", source, "--layers", "40", "-q").returncode == 0
+    target = target_folder(tmp_path, "m", 1)
+    partial = target.with_name(target.name + ".partial")
+    with subprocess.Popen(
+        [sys.executable, "-m", "w8a8sc_tool", "compress", str(source), "-o", str(tmp_path), "-j", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not partial.exists():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert errors.strip().startswith(word)  # click ends the line that shows ^C
+    assert not target.exists()
+    assert run("compress", source, "-o", tmp_path, "-q").returncode == 0
+    assert [path.name for path in target.parent.iterdir()] == [target.name]

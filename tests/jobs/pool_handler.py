@@ -1,0 +1,39 @@
+"""What the workers of test_pool do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from w8a8sc_tool.errors import InputError
+
+
+class Handler:
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    def add(self, number: int) -> int:
+        return self.base + number
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def sleep(self) -> None:
+        time.sleep(600)
+
+    def die(self, number: int) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    def refuse(self) -> None:
+        raise InputError("bad tensor", "file.safetensors", "mend it")
+
+    def fill_disk(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out")
+
+    def run_out(self) -> None:
+        raise MemoryError
+
+    def divide(self) -> None:
+        1 / 0  # noqa: B018

@@ -1,0 +1,77 @@
+"""What loads what: the core never loads torch, help loads neither torch nor numba, and arrows point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "w8a8sc_tool"
+# A room may import the rooms of the lines below its own.
+FLOORS = (
+    {"cli"},
+    {"jobs"},
+    {"plan", "backends", "sharded_state"},
+    {"layouts"},
+    {"checkpoint", "codec"},
+)
+
+
+def loaded_by(script: str) -> set[str]:
+    script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_help_loads_neither_torch_nor_numba_nor_numpy() -> None:
+    modules = loaded_by("from w8a8sc_tool.cli.main import run\nassert run(['--help']) == 0")
+    assert not modules & {"torch", "numba", "numpy", "safetensors", "msgspec"}
+    assert not loaded_by("import w8a8sc_tool") & {"torch", "numba", "numpy"}
+
+
+def test_the_core_never_loads_torch() -> None:
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__main__.py"
+    ]
+    modules = loaded_by("import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names))
+    assert "numba" in modules
+    assert not modules & {"torch", "torch_npu", "transformers", "msmodelslim"}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms that a file imports by relative imports."""
+    here = path.relative_to(PACKAGE).parts
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            target = [*here[: len(here) - node.level], *(node.module or "").split(".")]
+            names = [target[0]] if target[0] else [alias.name for alias in node.names]
+            rooms |= {name for name in names if name}
+    return rooms
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_point_one_way(path: Path) -> None:
+    room = path.parent.name
+    everything = set().union(*FLOORS)
+    floor = next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+    allowed = {room}.union(*FLOORS[floor + 1 :])
+    if room == "backends":
+        allowed |= {"plan"}  # a backend does what the plan says
+    assert imported_rooms(path) & everything <= allowed
+    if room == "codec":
+        assert imported_rooms(path) <= {"codec"}
+
+
+def test_public_names_exist() -> None:
+    import w8a8sc_tool
+
+    for name in w8a8sc_tool.__all__:
+        assert getattr(w8a8sc_tool, name) is not None
+    with pytest.raises(AttributeError):
+        _ = w8a8sc_tool.nothing  # type: ignore[attr-defined]
