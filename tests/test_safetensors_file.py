@@ -56,7 +56,7 @@ def one(dtype: object = "I8", shape: object = (4,), offsets: object = (0, 4), na
         (b"\xff{}", "not valid JSON"),
         (b'{"a":' * 100_000, "nested too deeply|not valid JSON"),
         (b'{"t": NaN}', "NaN is not JSON"),
-        (one() [:-1] + b', "t": {}}', "occurs twice"),
+        (one()[:-1] + b', "t": {}}', "occurs twice"),
         (one(name=""), "not a tensor name"),
         (one(name="n" * 2000), "not a tensor name"),
         (one(name="a\x00b"), "not a tensor name"),

@@ -117,11 +117,15 @@ def test_truncated_weights(tiny_copy: Path) -> None:
 def test_tensor_in_the_index_but_not_in_the_file(tiny_copy: Path) -> None:
     split(tiny_copy)
     index = tiny_copy / "quant_model_weight_w8a8s.safetensors.index.json"
-    edit_json(index, lambda content: content["weight_map"].update(ghost="quant_model_weight_w8a8s-00001-of-00002.safetensors"))
+    edit_json(
+        index, lambda content: content["weight_map"].update(ghost="quant_model_weight_w8a8s-00001-of-00002.safetensors")
+    )
     refused(tiny_copy, "ghost", "index says so")
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin", 3, None, "a\0.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin", 3, None, "a\0.safetensors"]
+)
 def test_an_index_that_points_elsewhere(tiny_copy: Path, name: object) -> None:
     split(tiny_copy)
     index = tiny_copy / "quant_model_weight_w8a8s.safetensors.index.json"
@@ -147,7 +151,10 @@ def test_same_tensor_in_two_files_without_an_index(tiny_copy: Path) -> None:
 def test_described_but_absent_and_int8_but_not_described(tiny_copy: Path) -> None:
     edit_json(
         tiny_copy / DESCRIPTION,
-        lambda content: (content.update({"ghost.weight": "W8A8S"}), content.pop("model.layers.0.self_attn.q_proj.weight")),
+        lambda content: (
+            content.update({"ghost.weight": "W8A8S"}),
+            content.pop("model.layers.0.self_attn.q_proj.weight"),
+        ),
     )
     refused(tiny_copy, "ghost.weight is described", "q_proj.weight is int8 but not described")
 

@@ -32,7 +32,8 @@ GOLDEN = "4bad305d50be94ff5f9bd50a0bff1ee704e063989c4f35731bb5d87873857689"
 
 def test_same_arguments_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
     a, b, c = (
-        digest(synthesize(tmp_path / name, "tiny", layers=1, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        digest(synthesize(tmp_path / name, "tiny", layers=1, seed=seed))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert a == b
     assert a[WEIGHTS] != c[WEIGHTS]

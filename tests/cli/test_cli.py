@@ -134,7 +134,9 @@ def test_a_closed_pipe_is_silent(tiny: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
 def test_signals(tmp_path: Path, number: int, code: int, word: str) -> None:
     source = tmp_path / "m"
     assert run("synthesize", source, "--layers", "40", "-q").returncode == 0

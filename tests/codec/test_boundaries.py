@@ -86,7 +86,7 @@ def test_every_tile_size(high: bool) -> None:
 
 
 def test_bypass_at_the_limit() -> None:
-    """Bypass starts where a packet is needed although the stream is as long as the share; one byte less and it is coded.
+    """Bypass starts where a packet is needed although the stream is as long as the share; one byte less and it is not.
 
     A share of 128 bytes has room for a header and 11 packets. The 12th is what makes the difference.
     """

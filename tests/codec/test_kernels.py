@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec import decode as decoder
+from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec import encode as encoder
 
 KERNELS = (encoder.encode_tiles, encoder.count_tiles, encoder.rank_counts, decoder.decode_tiles)

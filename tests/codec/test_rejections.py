@@ -154,7 +154,7 @@ class Tile:
         self.high = high
         self.weight = sparse((128, 256), 9, 0.4, 3.0, 0.01) if weight is None else weight
         matrix = encoded(self.weight, "high" if high else "low")
-        assert entries(matrix)[0] >> 15 & 1
+        assert int(entries(matrix)[0]) >> 15 & 1
         self.info = matrix.info
         payload = matrix.weight.tobytes()
         self.streams = [

@@ -34,7 +34,9 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     if draw(st.booleans()):
         return runs(shape, seed, draw(st.sampled_from([1, 2, 3, 10, 70])))
     zeros = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
-    return sparse(shape, seed, zeros, draw(st.sampled_from([0.7, 3.0, 12.0, 60.0])), draw(st.sampled_from([0, 0.01, 0.3])))
+    return sparse(
+        shape, seed, zeros, draw(st.sampled_from([0.7, 3.0, 12.0, 60.0])), draw(st.sampled_from([0, 0.01, 0.3]))
+    )
 
 
 def formula(n: int, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -108,13 +108,17 @@ def test_quantization_config_is_dropped(tiny_copy: Path, tmp_path: Path) -> None
     assert "quantization_config" not in json.loads((result.directory / "config.json").read_text())
 
 
-def test_output_does_not_depend_on_the_number_of_processes(tiny: Path, sealed: Callable[[int], Path], tmp_path: Path) -> None:
+def test_output_does_not_depend_on_the_number_of_processes(
+    tiny: Path, sealed: Callable[[int], Path], tmp_path: Path
+) -> None:
     for processes in (1, 3):
         (result,) = compress(tiny, tmp_path / str(processes), tp=[2], name="Tiny", processes=processes)
         assert digests(result.directory) == digests(sealed(2))
 
 
-def test_output_does_not_depend_on_path_files_or_times(tiny: Path, sealed: Callable[[int], Path], tmp_path: Path) -> None:
+def test_output_does_not_depend_on_path_files_or_times(
+    tiny: Path, sealed: Callable[[int], Path], tmp_path: Path
+) -> None:
     content = tensors.read(tiny / WEIGHTS)
     other = tmp_path / "elsewhere"
     other.mkdir()
@@ -165,7 +169,7 @@ def test_layers_that_outgrow_their_consumers_stay_w8a8s(tmp_path: Path) -> None:
     check_values(source, result.directory, 4)
 
 
-# ------------------------------------------------------------------------------------------- names, targets, doing it again
+# --------------------------------------------------------------------------------------- names, targets, doing it again
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,9 @@ def test_model_names(folder: str, name: str) -> None:
 
 
 def test_published_tree() -> None:
-    assert target_folder(Path("/o"), "Qwen3-8B", 4) == Path("/o/Qwen3-8B-w8a8sc-310-vllm/TP4/Qwen3-8B-w8a8sc-310-vllm-tp4")
+    assert target_folder(Path("/o"), "Qwen3-8B", 4) == Path(
+        "/o/Qwen3-8B-w8a8sc-310-vllm/TP4/Qwen3-8B-w8a8sc-310-vllm-tp4"
+    )
 
 
 def test_paths_with_spaces_and_other_characters(tiny: Path, tmp_path: Path) -> None:
@@ -298,7 +304,9 @@ def test_source_that_shrinks_during_the_work(tiny_copy: Path, tmp_path: Path) ->
         compress(tiny_copy, tmp_path / "out", processes=2, progress=Shrinking())
 
 
-def test_a_read_back_that_fails_is_not_put_in_place(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_back_that_fails_is_not_put_in_place(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from w8a8sc_tool.jobs import compress as job
 
     def damaged(directory: Path, **arguments: object) -> object:

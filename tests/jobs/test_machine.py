@@ -21,7 +21,9 @@ def test_affinity_counts(cgroup: Path) -> None:
     assert machine.cores() == 16
 
 
-@pytest.mark.parametrize(("text", "cores"), [("max 100000", 16), ("250000 100000", 2), ("10000 100000", 1), ("junk", 16)])
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", 16), ("250000 100000", 2), ("10000 100000", 1), ("junk", 16)]
+)
 def test_quota_of_cgroup_2(cgroup: Path, text: str, cores: int) -> None:
     (cgroup / "cpu.max").write_text(text + "\n")
     assert machine.cores() == cores

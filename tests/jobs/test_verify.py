@@ -132,9 +132,7 @@ def test_another_source_is_noticed(sealed: Callable[[int], Path], tiny_copy: Pat
         (RANK0, norm),
         (RANK1, norm),
         (RANK1, "model.layers.0.self_attn.qkv_proj.weight"),
-    ] or told == sorted(
-        [(RANK0, norm), (RANK1, norm), (RANK1, "model.layers.0.self_attn.qkv_proj.weight")]
-    )
+    ] or told == sorted([(RANK0, norm), (RANK1, norm), (RANK1, "model.layers.0.self_attn.qkv_proj.weight")])
 
 
 def test_source_of_other_sizes_is_refused(sealed: Callable[[int], Path], tmp_path: Path) -> None:
@@ -209,7 +207,11 @@ def test_missing_ranks(sealed_copy: Path) -> None:
 
 
 def test_wrong_paths(tmp_path: Path, tiny: Path) -> None:
-    for path, message in ((tmp_path / "missing", "no such folder"), (tmp_path, "no model-rank"), (tiny, "no model-rank")):
+    for path, message in (
+        (tmp_path / "missing", "no such folder"),
+        (tmp_path, "no model-rank"),
+        (tiny, "no model-rank"),
+    ):
         with pytest.raises(InputError, match=message):
             check(path)
 

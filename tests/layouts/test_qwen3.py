@@ -83,7 +83,12 @@ def test_padding_falls_on_the_last_ranks(tiny_copy: Path) -> None:
     edit_json(tiny_copy / "config.json", lambda c: c.update(vocab_size=65))
     table = expand(tiny_copy, 4)["lm_head"].weight
     assert table.shape == (32, 512)
-    assert [[(p.first_row, p.last_row) for p in pieces] for pieces in table.slices] == [[(0, 32)], [(32, 64)], [(64, 65)], []]
+    assert [[(p.first_row, p.last_row) for p in pieces] for pieces in table.slices] == [
+        [(0, 32)],
+        [(32, 64)],
+        [(64, 65)],
+        [],
+    ]
 
 
 def test_tied_embeddings_are_stored_once(tiny_copy: Path) -> None:
@@ -136,7 +141,5 @@ def test_types_that_do_not_work(tiny_copy: Path, name: str, kind: str, message: 
 
 
 def test_a_layer_without_a_type(tiny_copy: Path) -> None:
-    edit_json(
-        tiny_copy / "quant_model_description.json", lambda c: c.pop("model.layers.1.mlp.down_proj.weight")
-    )
+    edit_json(tiny_copy / "quant_model_description.json", lambda c: c.pop("model.layers.1.mlp.down_proj.weight"))
     assert "model.layers.1.mlp.down_proj.weight has no quantization type" in problems_of(tiny_copy)

@@ -92,7 +92,8 @@ def synthesize(
     preset: one of MODELS; layers, vocabulary, norm_bias: instead of the preset's. dtype: of the float model; bfloat16
     also makes deq_scale float32. types: (pattern, type) for linear layers that are not W8A8S, patterns as in a shell,
     type FLOAT or W8A8; None for the recipe's FLOAT layers. part_bytes: split into files of about this size. advance is
-    called with (bytes written, bytes in all) after each piece. Raises InputError if the folder exists, UsageError for what cannot be.
+    called with (bytes written, bytes in all) after each piece. Raises InputError if the folder exists, UsageError for
+    what cannot be.
     """
     if dtype not in ("float16", "bfloat16"):
         raise UsageError(f"dtype {dtype!r} is neither float16 nor bfloat16")
