@@ -1,4 +1,4 @@
-"""A plain encoder, written from docs/format.md with strings of bits: slow, obvious, and independent of the kernels."""
+"""A plain encoder and decoder, written from docs/format.md with strings of bits: slow, obvious, and independent."""
 
 from __future__ import annotations
 
@@ -163,6 +163,43 @@ def stream_of(data: bytes, dictionary: list[int], high: bool) -> bytes | None:
         text = last.ljust(64, "1") + mark.ljust(16, "0")
     body = "".join(full) + text
     return header + bytes(int(body[i : i + 8][::-1], 2) for i in range(0, len(body), 8))
+
+
+def decode_stream(stream: bytes, size: int, high: bool) -> bytes | None:
+    """The `size` bytes of an engine's stream, None if a rule of the format is broken; the checksum is not looked at."""
+    dictionary = stream[6:40] if high else stream[2:4] + stream[6:40]
+    words: dict[str, list[int]] = {bits(*code): [count] for count, code in (HIGH_RUNS if high else LOW_RUNS)}
+    words = {word: [dictionary[0]] * count for word, (count,) in words.items()}
+    words |= {bits(*code): [dictionary[r]] for r, code in enumerate(HIGH_CODES if high else LOW_CODES, 1)}
+    words |= {"1111" + f"{byte:08b}": [byte] for byte in range(256)}
+    out: list[int] = []
+    for begin in range(40, len(stream) - 7, 8):
+        packet = "".join(f"{byte:08b}"[::-1] for byte in stream[begin : begin + 8])
+        used = produced = 0
+        while True:
+            rest = packet[used:]
+            if len(out) == size:
+                return bytes(out) if _ends(rest, stream[begin + 8 :]) else None
+            if produced == 64:
+                if "1" in rest:
+                    return None
+                break
+            if len(rest) < 12 and "0" not in rest:
+                break
+            word = next((rest[:n] for n in (3, 6, 9, 12) if len(rest) >= n and rest[:n] in words), None)
+            if word is None or produced + len(words[word]) > 64 or len(out) + len(words[word]) > size:
+                return None
+            out += words[word]
+            produced += len(words[word])
+            used += len(word)
+    return None
+
+
+def _ends(rest: str, behind: bytes) -> bool:
+    """Whether the bits left of the last packet and the bytes behind it are an end mark and zeros."""
+    if len(rest) >= 9:
+        return rest == bits(503, 9).ljust(len(rest), "0") and not any(behind)
+    return "0" not in rest and behind[:2] == b"\xf7\x01" and not any(behind[2:])
 
 
 def weave(streams: list[bytes]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from w8a8sc_tool.codec import (
@@ -22,6 +22,7 @@ from . import reference
 from .weights import sparse
 
 WEIGHT = sparse((192, 320), 0, 0.4, 3.0, 0.01)
+SMALL = sparse((64, 64), 4, 0.6, 3.0, 0.02)
 
 
 def encoded(weight: np.ndarray = WEIGHT, sparsity: str = "low") -> EncodedMatrix:
@@ -330,6 +331,85 @@ def test_damage_is_a_codec_error_or_goes_unnoticed(sparsity: str, data: st.DataO
     except CodecError:
         return
     assert decoded.shape == WEIGHT.shape
+
+
+PACKETS = st.one_of(
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**63 - 1).map(lambda bits: bits | 1 << 63),
+    # Sparse, dense, with long ends of ones and of zeros: what full packets and complete windows look like.
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 63)).map(lambda p: p[0] & ((1 << p[1]) - 1)),
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 63)).map(lambda p: p[0] | (1 << 64) - (1 << p[1])),
+    st.lists(st.sampled_from(["000", "001", "010", "011", "101", "110", "101001", "1111"]), min_size=8).map(
+        lambda codes: int("".join(codes)[:64].ljust(64, "0")[::-1], 2)
+    ),
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.booleans(), st.integers(0, 3), st.integers(0, 1000), st.lists(PACKETS, min_size=1, max_size=3))
+def test_any_packet_is_decoded_as_the_plain_decoder_does(high: bool, engine: int, place: int, words: list[int]) -> None:
+    """The kernels decode several codes at once and four engines at a time; that changes the meaning of no packet."""
+    tile = Tile(high, SMALL)
+    stream = tile.streams[engine]
+    packets = (len(stream) - 40) // 8
+    begin = 40 + 8 * (place % max(1, packets - len(words)))
+    for number, word in enumerate(words):
+        stream[begin + 8 * number : begin + 8 * number + 8] = word.to_bytes(8, "little")
+    agree(tile, engine)
+
+
+def agree(tile: Tile, engine: int) -> bytes | None:
+    """Check that kernel and plain decoder say the same of a stream, whose checksum is set to what it decodes to."""
+    stream = tile.streams[engine]
+    expected = reference.decode_stream(bytes(stream), 1024, tile.high)
+    if expected is not None:
+        odd, even = (int(np.bitwise_xor.reduce(np.frombuffer(expected, np.uint8)[i::2])) for i in (1, 0))
+        stream[4:6] = bytes([odd, even])
+    try:
+        decoded = tile.decode()
+    except TileError as error:
+        assert expected is None or error.cause == "the payload is longer than its longest stream needs"
+    else:
+        assert reference.deal(reference.tiles_of(decoded)[0][0])[engine] == expected
+    return expected
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.booleans(), st.integers(0, 3), st.integers(0, 2**32))
+def test_streams_that_no_encoder_writes(high: bool, engine: int, seed: int) -> None:
+    """Codes chosen at random are valid too, whatever is best: short runs, escapes for anything, packets not filled."""
+    random = np.random.default_rng(seed)
+    tile = Tile(high, SMALL)
+    packets, total = [], 0
+    codes = [(reference.bits(*code), n) for n, code in (reference.HIGH_RUNS if high else reference.LOW_RUNS)]
+    codes += [(reference.bits(*code), 1) for code in (reference.HIGH_CODES if high else reference.LOW_CODES)]
+    codes += [("1111" + f"{byte:08b}", 1) for byte in range(256)]
+    weights = 2.0 ** -np.minimum([len(code) for code, _ in codes], random.integers(10, 14))
+    weights /= weights.sum()
+    while total < 1024:
+        packet, produced = "", 0
+        while total + produced < 1024 and produced < 64:
+            code, count = codes[random.choice(len(codes), p=weights)]
+            if produced + count > 64 or total + produced + count > 1024:
+                code, count = "000", 1
+            if len(packet) + len(code) > 64:
+                if 64 - len(packet) < 12:
+                    break
+                code, count = "000", 1
+            packet += code
+            produced += count
+        total += produced
+        if total == 1024:
+            break
+        packets.append(packet.ljust(64, "0" if produced == 64 else "1"))
+    if len(packet) <= 55:
+        tile.replace_stream(engine, [*packets, packet + reference.bits(503, 9)])
+    else:
+        tile.replace_stream(engine, [*packets, packet.ljust(64, "1")], b"\xf7\x01")
+    assume(max(map(len, tile.streams)) <= 1024)
+    for other in tile.streams:
+        other.extend(bytes(max(map(len, tile.streams)) - len(other)))
+    assert agree(tile, engine) is not None
 
 
 @settings(max_examples=100, deadline=None)

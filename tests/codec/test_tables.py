@@ -46,18 +46,37 @@ def test_decoding_table_finds_the_first_code(mode: Mode) -> None:
             assert bits == (12 if kind == tables.ESCAPED else len(code))
 
 
-def test_groups_are_the_codes_one_after_the_other() -> None:
-    single, groups = tables.decoding_table(LOW), tables.group_table(LOW)
-    for start in range(512):
-        count, bits = (int(v) for v in groups[start, 6:])
-        ranks: list[int] = []
-        used = 0
-        while used < bits:
-            kind, argument, length = (int(v) for v in single[start >> used])
-            assert kind in (tables.RANK, tables.RUN)
-            ranks += [argument] if kind == tables.RANK else [0] * argument
-            used += length
-        assert (used, ranks) == (bits, groups[start, :count].tolist())
+def codes_at_the_start(mode: Mode, word: int) -> list[tuple[int, int, bool]]:
+    """The whole codes among 12 bits: bits, bytes, whether they are common ones."""
+    single = tables.decoding_table(mode)
+    found = []
+    used = 0
+    while used < 12:
+        kind, argument, length = (int(v) for v in single[(word >> used) & 511])
+        if kind not in (tables.RANK, tables.RUN, tables.ESCAPED) or used + length > 12:
+            break
+        found.append((length, argument if kind == tables.RUN else 1, kind == tables.RUN))
+        used += length
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_groups_are_the_codes_one_after_the_other(mode: Mode) -> None:
+    sizes = tables.group_sizes(mode)
+    for word in range(1, 4095):
+        codes = codes_at_the_start(mode, word)
+        if mode is HIGH:
+            while len(codes) > 1 and codes[-1] == (3, 1, True):
+                codes.pop()
+        prefixes = [256 * sum(c[0] for c in codes[:i]) + sum(c[1] for c in codes[:i]) for i in range(len(codes) + 1)]
+        if mode is LOW:
+            assert sizes[word] == prefixes[-1]
+        else:  # it may be shorter where bytes would not fit into 8
+            assert sizes[word] in prefixes and bool(sizes[word]) == bool(codes)
+            reach = max((sum(c[1] for c in codes[: i + 1]) for i, c in enumerate(codes) if not c[2]), default=0)
+            assert sizes[word] == prefixes[-1] or reach > 8
+    assert sizes[0] == sizes[4095] == 0
+    assert max(size & 255 for size in sizes.tolist()) <= tables.LARGEST_GROUP
 
 
 def test_escapes_carry_the_byte_from_its_highest_bit() -> None:

@@ -1,25 +1,46 @@
 """The decoder: payloads to a row-major matrix, trusting nothing in them."""
 
-# Most of a low-sparse stream is decoded in groups: one look at the next 9 bits yields all complete codes among them.
-# Whatever is unusual (the last packets, a 64-byte window, anything odd) is left to `_decode_packet`, which takes one
-# code at a time and applies every rule; it alone decides what is an error.
+# Most of a stream is decoded in groups: one look at the next 9 bits yields all complete codes among them. Every step
+# has to wait for the one before, so the four engines, which do not depend on each other, take their steps in turn.
+# Whatever is unusual (the last packets, anything odd) is left to `_decode_packet`, which takes one code at a time and
+# applies every rule; it alone decides what is an error.
 
 from __future__ import annotations
 
 import numpy as np
 
+from .encode import CODES, SHARE_STRIDE, TARGET_SLACK, code_tile
 from .encode import SCRATCH_BYTES as ENCODER_SCRATCH_BYTES
-from .encode import SHARE_STRIDE, TARGET_SLACK, code_tile
 from .jit import kernel, part
 from .memory import load64, store8, store64
-from .tables import END_MARK, ESCAPED, HIGH, LOW, RANK, RUN, TILE_BYTES, decoding_table, group_table
-from .tiling import collect_tile, payload_address
+from .tables import (
+    END_MARK,
+    ESCAPE,
+    ESCAPED,
+    GROUP_UNITS,
+    HIGH,
+    LARGEST_GROUP,
+    LOW,
+    RANK,
+    RUN,
+    TILE_BYTES,
+    decoding_table,
+    group_sizes,
+    whole_codes,
+)
+from .tiling import collect_tile, copy32, payload_address, xor_bytes
 
 _LOW_TABLE = decoding_table(LOW)
 _HIGH_TABLE = decoding_table(HIGH)
-_LOW_GROUPS = group_table(LOW)
-_REVERSED_BITS = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)], np.uint8)
-_LARGEST_GROUP_OUTPUT = 48  # a packet of 21 codes holds at most 42 bytes, and a store is 8 bytes wide
+_LOW_CODES, _LOW_SIZES = whole_codes(LOW), group_sizes(LOW)
+_HIGH_CODES, _HIGH_SIZES = whole_codes(HIGH), group_sizes(HIGH)
+_GROUPS = (8**GROUP_UNITS - 1) // 7  # where groups begin in `symbols`, behind those of fewer units
+_SYMBOLS = _GROUPS + 8**GROUP_UNITS
+_REVERSED_BITS = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)], np.int64)
+# A share must have room for more than a packet's 64 bytes, so that the plain decoder sees the end of every stream. A
+# damaged packet may yield more before that is noticed: 3 bytes for every 2 bits (a run of 9 has 6), and another group.
+_ROOM = 65
+assert 64 * 3 // 2 + LARGEST_GROUP + 8 <= 64 + SHARE_STRIDE - TILE_BYTES // 4
 
 # What a kernel found wrong; the sentences are part of the error messages.
 OK = 0
@@ -102,32 +123,103 @@ def _read_header(payload, length, high, dictionary):
 
 
 @part
-def _decode_groups(packet, symbols, sizes, place):
-    """Decode a full low-sparse packet in groups of codes; returns the bytes written, -1 if anything is unusual.
+def _step(packet, used, place, symbols, sizes):
+    """Decode the group at bit `used` of a packet to address `place`; returns its size, 0 if it takes a closer look.
 
-    packet: int64 with bit 63 set, as in every full packet, so that shifting fills with ones and the tail looks the same
-    however long it is. symbols: uint64 [512], the group's bytes; sizes: uint16 [512], their number and the bits used.
+    packet: int64, so that shifting repeats the last bit, and the end of a packet looks the same however long it is.
+    symbols: uint64 [512], the first 8 bytes of each group; sizes: uint16 [512], 256 * bits + bytes.
     """
-    begin = place
-    used = 0
-    while True:
-        group = packet & 511
-        size = np.int64(sizes[group])
+    group = (packet >> used) & 0xFFF
+    store64(place, symbols[_GROUPS + group])
+    return np.int64(sizes[group])
+
+
+@part
+def _bytes_of_packet(packet, total):
+    """Bytes that a packet decoded in groups has yielded, -1 if the plain decoder has to look at it.
+
+    total: sum of the sizes of its groups. A full packet ends with 1 to 11 ones. A packet whose 64 bytes take less room
+    ends with zeros, which may begin with codes of single common bytes; those are in place already.
+    """
+    used = total >> 8
+    produced = total & 255
+    if used > 63 or produced > 64:
+        return -1
+    rest = packet >> used
+    if rest == -1:
+        return produced if used > 52 else -1
+    if rest == 0:
+        return 64 if used + 3 * (64 - produced) <= 64 else -1
+    return -1
+
+
+@part
+def _decode_groups(packet, symbols, sizes, place):
+    """Decode one packet in groups of codes; returns the bytes written, -1 if the plain decoder has to do it."""
+    total = 0
+    while total < 64 << 8:
+        size = _step(packet, total >> 8, place + (total & 255), symbols, sizes)
         if size == 0:
-            left = 64 - used
-            if packet == -1 and left < 12:
-                return place - begin if left > 0 else -1
-            if packet & 15 != 15 or left < 12:
-                return -1
-            store8(place, np.int64(_REVERSED_BITS[(packet >> 4) & 255]))
-            place += 1
-            packet >>= 12
-            used += 12
-            continue
-        store64(place, symbols[group])
-        place += size >> 4
-        packet >>= size & 15
-        used += size & 15
+            return _bytes_of_packet(packet, total)
+        total += size
+    return -1
+
+
+@part
+def _decode_lanes(payload, size, length, symbols, sizes, shares, done):
+    """Decode packets of all four engines, one of each at a time, while nothing is unusual; returns where it stopped.
+
+    done: int64 [4], receives the bytes each engine has yielded. Spelled out for four lanes, so that all that changes
+    stays in registers.
+    """
+    stream = 40
+    place_0, place_1, place_2, place_3 = (
+        shares,
+        shares + SHARE_STRIDE,
+        shares + 2 * SHARE_STRIDE,
+        shares + 3 * SHARE_STRIDE,
+    )
+    last_0, last_1, last_2, last_3 = (
+        place_0 + length - _ROOM,
+        place_1 + length - _ROOM,
+        place_2 + length - _ROOM,
+        place_3 + length - _ROOM,
+    )
+    while stream + 8 <= size and place_0 <= last_0 and place_1 <= last_1 and place_2 <= last_2 and place_3 <= last_3:
+        packet_0 = np.int64(load64(payload_address(payload, 0, stream)))
+        packet_1 = np.int64(load64(payload_address(payload, 1, stream)))
+        packet_2 = np.int64(load64(payload_address(payload, 2, stream)))
+        packet_3 = np.int64(load64(payload_address(payload, 3, stream)))
+        total_0 = total_1 = total_2 = total_3 = np.int64(0)
+        going = np.int64(1)
+        while going:
+            size_0 = _step(packet_0, total_0 >> 8, place_0 + (total_0 & 255), symbols, sizes)
+            size_1 = _step(packet_1, total_1 >> 8, place_1 + (total_1 & 255), symbols, sizes)
+            size_2 = _step(packet_2, total_2 >> 8, place_2 + (total_2 & 255), symbols, sizes)
+            size_3 = _step(packet_3, total_3 >> 8, place_3 + (total_3 & 255), symbols, sizes)
+            total_0 += size_0
+            total_1 += size_1
+            total_2 += size_2
+            total_3 += size_3
+            going = size_0 | size_1 | size_2 | size_3
+            if (total_0 | total_1 | total_2 | total_3) >= 64 << 8:
+                break
+        produced_0 = _bytes_of_packet(packet_0, total_0)
+        produced_1 = _bytes_of_packet(packet_1, total_1)
+        produced_2 = _bytes_of_packet(packet_2, total_2)
+        produced_3 = _bytes_of_packet(packet_3, total_3)
+        if (produced_0 | produced_1 | produced_2 | produced_3) < 0:
+            break
+        place_0 += produced_0
+        place_1 += produced_1
+        place_2 += produced_2
+        place_3 += produced_3
+        stream += 8
+    done[0] = place_0 - shares
+    done[1] = place_1 - shares - SHARE_STRIDE
+    done[2] = place_2 - shares - 2 * SHARE_STRIDE
+    done[3] = place_3 - shares - 3 * SHARE_STRIDE
+    return stream
 
 
 @part
@@ -158,7 +250,7 @@ def _decode_packet(packet, room, high, dictionary, place):
             value = np.int64(dictionary[0])
             count = np.int64(entry[1])
         elif kind == ESCAPED:
-            value = np.int64(_REVERSED_BITS[rest >> np.uint64(4) & np.uint64(255)])
+            value = _REVERSED_BITS[rest >> np.uint64(4) & np.uint64(255)]
         else:
             return (_INVALID_CODE if entry[2] == 0 else _EARLY_END), produced, used
         if produced + count > min(room, 64):
@@ -195,13 +287,12 @@ def _check_end(payload, engine, stream, packet, used, size):
 
 
 @part
-def _decode_stream(payload, engine, size, length, high, dictionary, symbols, sizes, share):
-    """Decode one engine's stream of `size` bytes into its share of `length`; returns what is wrong, and its length."""
-    done = 0
-    stream = 40
+def _decode_stream(payload, engine, size, length, high, dictionary, symbols, sizes, share, stream, done):
+    """Decode one engine's stream of `size` bytes from byte `stream` on into its share of `length`, which has `done`
+    bytes already; returns what is wrong, and the stream's length."""
     while stream + 8 <= size:
         packet = load64(payload_address(payload, engine, stream))
-        if not high and np.int64(packet) < 0 and length - done >= _LARGEST_GROUP_OUTPUT:
+        if length - done >= _ROOM:
             produced = _decode_groups(np.int64(packet), symbols, sizes, share + done)
             if produced >= 0:
                 done += produced
@@ -218,19 +309,40 @@ def _decode_stream(payload, engine, size, length, high, dictionary, symbols, siz
 
 
 @part
-def _checksum_matches(payload, engine, share, length):
-    mixed = np.uint64(0)
-    for position in range(0, length, 8):
-        mixed ^= load64(share + position)
-    mixed ^= mixed >> np.uint64(32)
-    mixed ^= mixed >> np.uint64(16)
-    header = load64(payload_address(payload, engine, 0)) >> np.uint64(32)
-    odd = mixed >> np.uint64(8) & np.uint64(255)
-    return header & np.uint64(0xFFFF) == (odd | (mixed & np.uint64(255)) << np.uint64(8))
+def _fill_symbols(codes, dictionary, symbols):
+    """The first 8 bytes of every group under a tile's dictionary, made of a code and what follows it in fewer units.
+
+    symbols: uint64 [_SYMBOLS], for 0 to GROUP_UNITS units one after the other. Bytes behind a group's own are not
+    defined: whatever is decoded next overwrites them.
+    """
+    for units in range(1, GROUP_UNITS + 1):
+        base = (8**units - 1) // 7
+        for code in range(codes.shape[0]):
+            value, used, rank, count = codes[code, 0], codes[code, 1], codes[code, 2], codes[code, 3]
+            if used > units:
+                continue
+            byte = np.uint64(dictionary[rank]) * np.uint64(0x0101010101010101)
+            rest = (8 ** (units - used) - 1) // 7
+            if count >= 8:
+                for i in range(8 ** (units - used)):
+                    symbols[base + value + (i << 3 * used)] = byte
+                continue
+            own = byte & ((np.uint64(1) << np.uint64(8 * count)) - np.uint64(1))
+            for i in range(8 ** (units - used)):
+                symbols[base + value + (i << 3 * used)] = own | symbols[rest + i] << np.uint64(8 * count)
+    for byte in range(256):
+        symbols[_GROUPS + ESCAPE + 16 * byte] = np.uint64(_REVERSED_BITS[byte])
+    symbols[_GROUPS] = np.uint64(dictionary[0]) * np.uint64(0x0101010101010101)
 
 
 @part
-def _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, sizes, shares):
+def _checksum_matches(payload, engine, share, length):
+    header = load64(payload_address(payload, engine, 0)) >> np.uint64(32)
+    return header & np.uint64(0xFFFF) == xor_bytes(share, length)
+
+
+@part
+def _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, done, shares):
     """Decode a coded tile into its four shares; returns what is wrong, and the engine."""
     first = np.int64(load64(payload) & np.uint64(255))
     if first != 0xA8 and first != 0x88:
@@ -244,17 +356,20 @@ def _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, sizes,
     wrong, engine = _read_header(payload, length, high, dictionary)
     if wrong:
         return wrong, engine
-    if not high:
-        for group in range(512):
-            word = np.uint64(0)
-            for i in range(6):
-                word |= np.uint64(dictionary[_LOW_GROUPS[group, i]]) << np.uint64(8 * i)
-            symbols[group] = word
-            sizes[group] = np.uint16(_LOW_GROUPS[group, 6]) << 4 | np.uint16(_LOW_GROUPS[group, 7])
+    sizes = _HIGH_SIZES if high else _LOW_SIZES
+    _fill_symbols(_HIGH_CODES if high else _LOW_CODES, dictionary, symbols)
+    if high:  # a packet may end with common bytes that no group writes
+        common = symbols[_GROUPS]
+        for engine in range(4):
+            for position in range(0, length, 8):
+                store64(shares + engine * SHARE_STRIDE + position, common)
+    begin = _decode_lanes(payload, size, length, symbols, sizes, shares, done)
     longest = 0
     for engine in range(4):
         share = shares + engine * SHARE_STRIDE
-        wrong, end = _decode_stream(payload, engine, size, length, high, dictionary, symbols, sizes, share)
+        wrong, end = _decode_stream(
+            payload, engine, size, length, high, dictionary, symbols, sizes, share, begin, done[engine]
+        )
         if wrong == OK and not _checksum_matches(payload, engine, share, length):
             wrong = _CHECKSUM
         if wrong:
@@ -281,9 +396,8 @@ def _is_canonical(payload, bytes_, length, dictionary, codes, units, scratch):
 @part
 def _load_raw(payload, length, shares):
     for engine in range(4):
-        for position in range(0, length, 8):
-            word = load64(payload_address(payload, engine, position))
-            store64(shares + engine * SHARE_STRIDE + position, word)
+        for position in range(0, length, 32):
+            copy32(payload_address(payload, engine, position), shares + engine * SHARE_STRIDE + position)
 
 
 @kernel(
@@ -317,10 +431,10 @@ def decode_tiles(
     k_fractals = (k + 31) // 32
     rows_of_tile = min(8, n_fractals)
     dictionary = np.empty(36, np.uint8)
-    symbols = np.empty(512, np.uint64)
-    sizes = np.empty(512, np.uint16)
-    codes = np.empty(256, np.uint16)
-    units = np.empty(256, np.uint8)
+    symbols = np.zeros(_SYMBOLS, np.uint64)
+    done = np.empty(4, np.int64)
+    codes = np.empty(CODES, np.uint64)
+    units = np.empty(CODES, np.uint8)
     failure[:] = 0
     tile = 0
     for n_tile in range(first_tile, last_tile):
@@ -333,7 +447,7 @@ def decode_tiles(
             bytes_ = np.int64(index[tile] & np.uint64(511)) * 128
             wrong, engine = np.int64(OK), np.int64(0)
             if index[tile] & np.uint64(1 << 15):
-                wrong, engine = _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, sizes, scratch)
+                wrong, engine = _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, done, scratch)
                 known = wrong == OK and canonical != 0
                 if known and not _is_canonical(payload, bytes_, length, dictionary, codes, units, scratch):
                     wrong = _NOT_CANONICAL

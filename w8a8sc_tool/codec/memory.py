@@ -1,4 +1,4 @@
-"""Unaligned 64-bit loads and stores for the kernels, which numba's array types cannot express.
+"""Unaligned loads and stores and bit searches for the kernels, which numba cannot express.
 
 Addresses are plain integers: a kernel that takes an address accepts a read-only, memory-mapped or strided array without
 being compiled a second time for it. Both operations are ordinary LLVM instructions with alignment 1, so they work on
@@ -66,6 +66,27 @@ def store8(typing_context: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def highest_bit(typing_context: Any, word: Any) -> Any:
+    """The position of the highest 1 in `word` (uint64, not 0) as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.sub(ir.Constant(_U64, 63), zeros)
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, word: Any) -> Any:
+    """The position of the lowest 1 in `word` (uint64) as an int64, 64 if there is none."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
 
 
 def address_of(array: np.ndarray[Any, Any]) -> int:

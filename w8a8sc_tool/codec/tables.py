@@ -68,6 +68,8 @@ RUN: Final = 2  # argument: number of common bytes
 ESCAPED: Final = 3  # 12 bits in all
 END: Final = 4
 
+GROUP_UNITS: Final = 4  # of 3 bits: the decoder looks at 12 bits at a time, as many as the longest code has
+
 
 def escape_codes() -> npt.NDArray[np.uint16]:
     """uint16 [256]: the 12-bit code of every byte when it is outside the dictionary."""
@@ -86,24 +88,42 @@ def decoding_table(mode: Mode) -> npt.NDArray[np.uint8]:
     return table
 
 
-def group_table(mode: Mode) -> npt.NDArray[np.uint8]:
-    """uint8 [512, 8]: all complete dictionary and run codes among the next 9 bits, as the decoder emits them.
+def whole_codes(mode: Mode) -> npt.NDArray[np.int64]:
+    """int64 [m, 4]: value, units of 3 bits, dictionary rank, bytes; for every code but escape and end mark."""
+    codes = [(value, bits // 3, rank, 1) for rank, (value, bits) in enumerate(mode.codes, 1)]
+    codes += [(value, bits // 3, 0, count) for count, (value, bits) in mode.runs.items()]
+    return np.array(codes, np.int64)
 
-    Columns 0 to 5 hold dictionary ranks (0 for a common byte), column 6 how many there are, column 7 the bits used.
-    0 bits: the first code is an escape, the end mark or invalid. A group ends before a run that does not fit.
+
+LARGEST_GROUP: Final = 18  # bytes: two runs of 9
+
+
+def group_sizes(mode: Mode) -> npt.NDArray[np.uint16]:
+    """uint16 [4096]: 256 * bits used + bytes emitted, of the codes that the decoder takes from 12 bits in one step.
+
+    A group is as many whole codes as there are, with two exceptions in high-sparse mode: it does not end with codes of
+    single common bytes, which is what the zeros behind a packet's 64 bytes look like; and bytes other than the common
+    one come within its first 8. Size 0 is for the plain decoder to look at: the end mark, codes that do not exist, and
+    twelve equal bits, which are what the end of a full packet looks like.
     """
-    first = decoding_table(mode)
-    table = np.zeros((512, 8), dtype=np.uint8)
-    for start in range(512):
-        ranks: list[int] = []
-        used = 0
-        while used < 9:
-            kind, argument, bits = (int(value) for value in first[start >> used])
-            new = [argument] if kind == RANK else [0] * argument if kind == RUN else None
-            if new is None or used + bits > 9 or len(ranks) + len(new) > 6:
-                break
-            ranks += new
-            used += bits
-        table[start, : len(ranks)] = ranks
-        table[start, 6:] = (len(ranks), used)
-    return table
+    # By the number of bits looked at: sizes, and how far the bytes other than the common one reach.
+    sizes = [np.zeros(8**units, np.uint16) for units in range(GROUP_UNITS + 1)]
+    reach = [np.zeros(8**units, np.uint16) for units in range(GROUP_UNITS + 1)]
+    for units in range(1, GROUP_UNITS + 1):
+        for value, used, rank, count in whole_codes(mode).tolist():
+            if used > units:
+                continue
+            rest, extent = sizes[units - used], reach[units - used]
+            fits = (extent == 0) | (count + extent <= 8)
+            alone = mode is HIGH and count == 1 and rank == 0  # counts only if something follows
+            own_size = 768 * used + count
+            taken = np.where(fits & (rest > 0), rest + np.uint16(own_size), 0 if alone else own_size)
+            own = 1 if rank else 0
+            sizes[units][value :: 8**used] = taken
+            reach[units][value :: 8**used] = np.where(fits & (extent > 0), extent + count, own)
+    whole = sizes[GROUP_UNITS]
+    single, used = mode.runs[1]
+    whole[single :: 1 << used] = np.where(whole[single :: 1 << used] == 0, 256 * used + 1, whole[single :: 1 << used])
+    whole[ESCAPE::16] = 12 * 256 + 1
+    whole[[0, -1]] = 0
+    return whole

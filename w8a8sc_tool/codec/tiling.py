@@ -93,6 +93,34 @@ class Tiling:
 
 
 @part
+def copy32(source, target):
+    """Copy 32 bytes. All loads come first, so that they can become one vector instruction."""
+    a = load64(source)
+    b = load64(source + 8)
+    c = load64(source + 16)
+    d = load64(source + 24)
+    store64(target, a)
+    store64(target + 8, b)
+    store64(target + 16, c)
+    store64(target + 24, d)
+
+
+@part
+def xor_bytes(address, length):
+    """XOR of the bytes at odd positions (low byte of the result) and of those at even ones; length: multiple of 32."""
+    a = b = c = d = np.uint64(0)
+    for position in range(address, address + length, 32):
+        a ^= load64(position)
+        b ^= load64(position + 8)
+        c ^= load64(position + 16)
+        d ^= load64(position + 24)
+    mixed = a ^ b ^ c ^ d
+    mixed ^= mixed >> np.uint64(32)
+    mixed ^= mixed >> np.uint64(16)
+    return (mixed >> np.uint64(8) & np.uint64(255)) | (mixed & np.uint64(255)) << np.uint64(8)
+
+
+@part
 def deal_tile(source, stride, rows, columns, n_fractals, k_fractals, shares, share_stride):
     """Copy a tile from a row-major matrix into the four engines' shares, padded with zeros to whole fractals.
 
@@ -108,10 +136,7 @@ def deal_tile(source, stride, rows, columns, n_fractals, k_fractals, shares, sha
         for fractal in range(whole):
             piece = line + fractal * 32
             place = target + fractal * step
-            store64(place, load64(piece))
-            store64(place + 8, load64(piece + 8))
-            store64(place + 16, load64(piece + 16))
-            store64(place + 24, load64(piece + 24))
+            copy32(piece, place)
         for fractal in range(whole, k_fractals):
             for column in range(32):
                 inside = row < rows and fractal * 32 + column < columns
@@ -136,10 +161,7 @@ def collect_tile(shares, share_stride, first_row, rows, columns, n_fractals, k_f
         for fractal in range(whole):
             piece = share + fractal * step
             place = line + fractal * 32
-            store64(place, load64(piece))
-            store64(place + 8, load64(piece + 8))
-            store64(place + 16, load64(piece + 16))
-            store64(place + 24, load64(piece + 24))
+            copy32(piece, place)
         for fractal in range(whole, k_fractals):
             for column in range(32):
                 byte = load8(share + fractal * step + column)
