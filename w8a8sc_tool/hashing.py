@@ -38,3 +38,20 @@ def of_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", str(path)) from None
     return size, text(state)
+
+
+def of_range(path: str | os.PathLike[str], begin: int, end: int) -> str | None:
+    """Hash of the bytes [begin, end) of a file; None if it does not have them."""
+    state = blake3()
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            file.seek(begin)
+            while begin < end:
+                piece = file.read(min(_PIECE, end - begin))
+                if not piece:
+                    return None
+                state.update(piece)
+                begin += len(piece)
+    except OSError:
+        return None
+    return text(state)

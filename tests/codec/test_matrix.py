@@ -150,7 +150,7 @@ def test_a_matrix_that_outgrows_its_consumers_is_refused() -> None:
 
 def test_blocks_out_of_order_are_refused() -> None:
     encoder = MatrixEncoder(256, 256)
-    with pytest.raises(ValueError, match="0 of 2"):
+    with pytest.raises(ValueError, match="0 tiles were fed, 2"):
         encoder.finish()
     with pytest.raises(ValueError, match="block from row 0"):
         encoder.feed(np.zeros((100, 256), np.int8))

@@ -307,7 +307,7 @@ def test_source_that_shrinks_during_the_work(tiny_copy: Path, tmp_path: Path) ->
 def test_a_read_back_that_fails_is_not_put_in_place(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from w8a8sc_tool.jobs import compress as job
+    from w8a8sc_tool.jobs import conversion as job
 
     def damaged(directory: Path, **arguments: object) -> object:
         path = directory / "model-rank-0-part-0.safetensors"

@@ -36,7 +36,10 @@ def test_a_failure_leaves_only_the_partial_folder(tmp_path: Path) -> None:
         directory.write_file("a.json", b"1")
         raise RuntimeError
     assert names(tmp_path) == {"y" + PARTIAL}
-    make(tmp_path / "y")  # a left-over does not stand in the way
+    with SealedDirectory(tmp_path / "y", overwrite=False) as directory:
+        assert directory.clear()
+        assert not directory.clear()
+    make(tmp_path / "y")
     assert names(tmp_path) == {"y"}
 
 
@@ -72,7 +75,7 @@ def test_a_replacement_interrupted_between_its_two_renames(tmp_path: Path) -> No
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
-    with pytest.raises(WorkError, match="cannot be created"):
+    with pytest.raises(WorkError, match="creating the folder failed"):
         make(tmp_path / "f" / "y")
 
 
@@ -80,7 +83,7 @@ def test_side_files_are_copied_with_their_hash(tmp_path: Path) -> None:
     (tmp_path / "source.json").write_bytes(b"abc" * 1000)
     with SealedDirectory(tmp_path / "y", overwrite=False) as directory:
         directory.copy_file(tmp_path / "source.json")
-        (entry,) = directory.files
+        (entry,) = directory.side_files
         assert (entry.file, entry.size) == ("source.json", 3000)
         with pytest.raises(WorkError, match="failed"):
             directory.copy_file(tmp_path / "missing.json")

@@ -20,6 +20,7 @@ class SourceReader:
     def __init__(self) -> None:
         self._files: dict[str, int] = {}
         self._hashes: dict[str, tuple[Any, int]] = {}  # name -> state, bytes hashed so far
+        self._known: dict[str, str] = {}  # name -> hash of the whole tensor
 
     def close(self) -> None:
         for fd in self._files.values():
@@ -56,6 +57,8 @@ class SourceReader:
 
     def hash_of(self, source: SourceTensor) -> str:
         """The hash of a tensor; what no one has read of it yet is read now."""
+        if source.name in self._known:
+            return self._known[source.name]
         state, done = self._hashes.pop(source.name, (hashing.new(), 0))
         piece = np.empty(min(source.nbytes - done, 4 << 20), np.uint8)
         fd = self._open(source)
@@ -69,10 +72,13 @@ class SourceReader:
                 raise _changed(source)
             state.update(view[:count])
             done += count
-        return hashing.text(state)
+        self._known[source.name] = hashing.text(state)
+        return self._known[source.name]
 
     def _hash(self, source: SourceTensor, offset: int, view: memoryview) -> None:
-        """Rows that were read before are not hashed again; rows are never skipped."""
+        """Hash rows as they are read in order; rows that were read before are not hashed again."""
+        if source.name in self._known:
+            return
         state, done = self._hashes.get(source.name, (None, 0))
         if state is None:
             state = hashing.new()

@@ -63,6 +63,7 @@ def group() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete.")
+@click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it.")
 @click.option("--no-verify", is_flag=True, help="Do not read the output back.")
 @_common
 def compress(
@@ -74,6 +75,7 @@ def compress(
     max_ratio: float,
     dry_run: bool,
     overwrite: bool,
+    no_resume: bool,
     no_verify: bool,
     as_json: bool,
     quiet: bool,
@@ -100,6 +102,7 @@ def compress(
         processes=processes,
         max_ratio=max_ratio,
         overwrite=overwrite,
+        resume=not no_resume,
         verify_output=not no_verify,
         progress=out,
     )

@@ -4,6 +4,7 @@ from .errors import CodecError, IndexEntryError, MatrixError, TileError, TooLarg
 from .matrix import (
     DecodedBlock,
     EncodedMatrix,
+    EncodedTiles,
     MatrixDecoder,
     MatrixEncoder,
     decode_matrix,
@@ -15,6 +16,7 @@ __all__ = [
     "CodecError",
     "DecodedBlock",
     "EncodedMatrix",
+    "EncodedTiles",
     "IndexEntryError",
     "MatrixDecoder",
     "MatrixEncoder",

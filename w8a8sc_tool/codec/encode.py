@@ -27,7 +27,9 @@ _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 _SLACK = 64  # 8-byte stores may run over the end
 SHARE_STRIDE = TILE_BYTES // 4 + _SLACK
 _STRING_BYTES = TILE_BYTES // 4 * 12 // 8 + _SLACK  # a code has up to 12 bits
-_STARTS_BYTES = TILE_BYTES // 4 * 4 // 8 + _SLACK  # that is, 4 units
+_STARTS_BYTES = TILE_BYTES // 4 * 4 // 8 + 4 * _SLACK  # that is, 4 units
+MARKS_STRIDE = TILE_BYTES // 4 // 8 + _SLACK  # in high-sparse mode: one bit per byte of a share, where it is common
+assert 4 * MARKS_STRIDE <= _STARTS_BYTES
 SCRATCH_BYTES = 4 * SHARE_STRIDE + _STRING_BYTES + _STARTS_BYTES
 
 
@@ -61,13 +63,16 @@ assert ESCAPE == 0b1111
 
 
 @part
-def _fill_tables(dictionary, size, rank_codes, rank_units, codes, units):
-    """Code and units of every byte value under a tile's dictionary (codes: uint64, units: uint8, the first 256)."""
+def _fill_tables(dictionary, size, rank_codes, rank_units, left, codes, units):
+    """Code and units of every byte value under a tile's dictionary (codes: uint64, units: uint8, the first 256).
+
+    left: by how many bits the codes are shifted to the left.
+    """
     for value in range(256):
-        codes[value] = _ESCAPES[value]
+        codes[value] = np.uint64(_ESCAPES[value]) << np.uint64(left)
         units[value] = 4
     for rank in range(size):
-        codes[dictionary[rank]] = rank_codes[rank]
+        codes[dictionary[rank]] = np.uint64(rank_codes[rank]) << np.uint64(left)
         units[dictionary[rank]] = rank_units[rank]
 
 
@@ -76,26 +81,24 @@ def _string_of_codes(share, length, common, codes, units, string, starts):
     """Code a share in low-sparse mode; returns the units written.
 
     string: address of a buffer in which unit u lies at bit 8 + 3 * u; starts: address of a bitmap with a 1 at bit u
-    for every code that begins at unit u, and at the end. Codes are placed one bit early, with an empty bit in front:
-    the second byte of a pair has length 0 and sets just that bit, the last one of the code before, which turns the
-    code of a single common byte (0) into that of a pair (4). So nothing branches on the data.
+    for every code that begins at unit u, and at the end. codes are shifted left by one bit, so that each has an empty
+    bit in front: the second byte of a pair has length 0 and sets just that bit, the last one of the code before, which
+    turns the code of a single common byte (0) into that of a pair (4). So nothing branches on the data.
     """
     position = 0
     pending = np.int64(0)  # 1 behind a common byte that can still become a pair
     carry = np.uint64(0)
     starts_carry = np.uint64(0)
     for index in range(0, length, 4):
-        word = np.uint32(load64(share + index))
         local = np.uint64(0)
         local_starts = np.uint64(0)
         at = np.int64(0)
-        for _ in range(4):
-            value = np.int64(word & np.uint32(255))
-            word >>= np.uint32(8)
+        for byte in range(4):
+            value = load8(share + index + byte)
             is_common = np.int64(value == common)
             second = is_common & pending
             pending = is_common ^ second
-            local |= (codes[value] << np.uint64(1) | np.uint64(second)) << np.uint64(3 * at)
+            local |= (codes[value] | np.uint64(second)) << np.uint64(3 * at)
             local_starts |= np.uint64(1) << np.uint64(at)
             at += np.int64(units[value]) - second
         bit = 3 * position + 7
@@ -164,52 +167,136 @@ def _mark_common(share, length, common, marks):
 
 
 @part
-def _fill_packets(share, length, codes, units, marks, payload, engine):
-    """Code a share in high-sparse mode, packet by packet; returns the stream's length, 0 where bypass is due.
+def _window(marks, done, size):
+    """Which of the next `size` bytes (1 to 64) are common: a bit each, the first byte's lowest, zeros behind them."""
+    ahead = load64(marks + (done >> 3)) >> np.uint64(done & 7)
+    ahead |= (load64(marks + (done >> 3) + 7) >> np.uint64(done & 7)) << np.uint64(56)
+    return ahead & (_ONES >> np.uint64(64 - size))
 
-    marks: address of the bitmap of common bytes. A step takes one byte or a whole run, whichever comes; choosing
-    between them with arithmetic is faster than a branch that follows the data.
+
+@part
+def _next_code(share, ahead, left, used, codes, units):
+    """The code of the next byte or run of common bytes: (bytes, code, bits), all 0 if the window or the packet is full.
+
+    Choosing with masks is faster than a branch that follows the data.
     """
-    done = 0
+    run = lowest_bit(~ahead)
+    literal = np.int64(run == 0)
+    byte = load8(share)
+    place = byte ^ ((byte ^ (256 + run)) & (literal - 1))
+    bits = 3 * np.int64(units[place])
+    taken = -(np.int64(used + bits <= 63) & np.int64(left > 0))
+    return (run + literal) & taken, codes[place] & np.uint64(taken), bits & taken
+
+
+@part
+def _finish_packet(packet, used, ahead, done, end):
+    """Fill up a packet that may be full in front of byte `done`; returns it, its bits used and the bytes done."""
+    if done == end:
+        return packet, used, done
+    run = lowest_bit(~ahead)
+    for choice in range(_HIGH_RUNS.shape[0]):  # as much of a run as fits
+        count = _HIGH_RUNS[choice, 0]
+        bits = 3 * _HIGH_RUNS[choice, 2]
+        while run >= count and used + bits <= 63:
+            packet |= np.uint64(_HIGH_RUNS[choice, 1]) << np.uint64(used)
+            used += bits
+            run -= count
+            done += count
+    return packet | _ONES << np.uint64(used), used, done
+
+
+@part
+def _fill_lanes(shares, length, codes, units, marks, payload, done):
+    """Code the four shares in high-sparse mode, one packet of each at a time, until one is near its end.
+
+    Every code has to wait for the one before, so the engines, which do not depend on each other, take turns. done:
+    int64 [4], receives the bytes each engine has coded. Returns how long all four streams are.
+    """
+    done_0 = done_1 = done_2 = done_3 = np.int64(0)
+    share_0, share_1, share_2, share_3 = (
+        shares,
+        shares + SHARE_STRIDE,
+        shares + 2 * SHARE_STRIDE,
+        shares + 3 * SHARE_STRIDE,
+    )
+    marks_0, marks_1, marks_2, marks_3 = marks, marks + MARKS_STRIDE, marks + 2 * MARKS_STRIDE, marks + 3 * MARKS_STRIDE
     stream = 40
+    while stream < length and max(done_0, done_1, done_2, done_3) < length - 64:
+        ahead_0 = _window(marks_0, done_0, 64)
+        ahead_1 = _window(marks_1, done_1, 64)
+        ahead_2 = _window(marks_2, done_2, 64)
+        ahead_3 = _window(marks_3, done_3, 64)
+        end_0, end_1, end_2, end_3 = done_0 + 64, done_1 + 64, done_2 + 64, done_3 + 64
+        packet_0 = packet_1 = packet_2 = packet_3 = np.uint64(0)
+        used_0 = used_1 = used_2 = used_3 = np.int64(0)
+        going = np.int64(1)
+        while going:
+            bytes_0, code_0, bits_0 = _next_code(share_0 + done_0, ahead_0, end_0 - done_0, used_0, codes, units)
+            bytes_1, code_1, bits_1 = _next_code(share_1 + done_1, ahead_1, end_1 - done_1, used_1, codes, units)
+            bytes_2, code_2, bits_2 = _next_code(share_2 + done_2, ahead_2, end_2 - done_2, used_2, codes, units)
+            bytes_3, code_3, bits_3 = _next_code(share_3 + done_3, ahead_3, end_3 - done_3, used_3, codes, units)
+            packet_0 |= code_0 << np.uint64(used_0 & 63)
+            packet_1 |= code_1 << np.uint64(used_1 & 63)
+            packet_2 |= code_2 << np.uint64(used_2 & 63)
+            packet_3 |= code_3 << np.uint64(used_3 & 63)
+            used_0 += bits_0
+            used_1 += bits_1
+            used_2 += bits_2
+            used_3 += bits_3
+            done_0 += bytes_0
+            done_1 += bytes_1
+            done_2 += bytes_2
+            done_3 += bytes_3
+            ahead_0 = _shifted(ahead_0, bytes_0)
+            ahead_1 = _shifted(ahead_1, bytes_1)
+            ahead_2 = _shifted(ahead_2, bytes_2)
+            ahead_3 = _shifted(ahead_3, bytes_3)
+            going = bits_0 | bits_1 | bits_2 | bits_3
+        packet_0, used_0, done_0 = _finish_packet(packet_0, used_0, ahead_0, done_0, end_0)
+        packet_1, used_1, done_1 = _finish_packet(packet_1, used_1, ahead_1, done_1, end_1)
+        packet_2, used_2, done_2 = _finish_packet(packet_2, used_2, ahead_2, done_2, end_2)
+        packet_3, used_3, done_3 = _finish_packet(packet_3, used_3, ahead_3, done_3, end_3)
+        store64(payload_address(payload, 0, stream), packet_0)
+        store64(payload_address(payload, 1, stream), packet_1)
+        store64(payload_address(payload, 2, stream), packet_2)
+        store64(payload_address(payload, 3, stream), packet_3)
+        stream += 8
+    done[0], done[1], done[2], done[3] = done_0, done_1, done_2, done_3
+    return stream
+
+
+@part
+def _shifted(ahead, count):
+    """A window without its first `count` bytes; 64 of them leave nothing."""
+    return (ahead >> np.uint64(count & 63)) & np.uint64(-np.int64(count < 64))
+
+
+@part
+def _fill_packets(share, length, codes, units, marks, payload, engine, stream, done):
+    """Code a share in high-sparse mode, packet by packet, from byte `done` and stream position `stream` on.
+
+    marks: address of the bitmap of common bytes. Returns the stream's length, 0 where bypass is due.
+    """
     while True:
         if stream >= length:
             return 0
-        window = min(64, length - done)
-        # The window's bits, the first byte's lowest; behind the window there are none.
-        ahead = load64(marks + (done >> 3)) >> np.uint64(done & 7)
-        ahead |= (load64(marks + (done >> 3) + 7) >> np.uint64(done & 7)) << np.uint64(56)
-        ahead &= _ONES >> np.uint64(64 - window)
-        end = done + window
+        end = min(done + 64, length)
+        ahead = _window(marks, done, end - done)
         packet = np.uint64(0)
-        used = 0
-        while done < end:
-            run = lowest_bit(~ahead)
-            literal = np.int64(run == 0)
-            place = load8(share + done) if literal else 256 + run
-            bits = 3 * np.int64(units[place])
-            if used + bits > 63:
+        used = np.int64(0)
+        while True:
+            taken, code, bits = _next_code(share + done, ahead, end - done, used, codes, units)
+            if taken == 0:
                 break
-            packet |= codes[place] << np.uint64(used)
+            packet |= code << np.uint64(used)
             used += bits
-            done += run + literal
-            ahead = ahead >> np.uint64((run + literal) & 63)
-        full = done < end
-        run = lowest_bit(~ahead)
-        if full and run:  # as much of the run as fits
-            for choice in range(_HIGH_RUNS.shape[0]):
-                count = _HIGH_RUNS[choice, 0]
-                bits = 3 * _HIGH_RUNS[choice, 2]
-                while run >= count and used + bits <= 63:
-                    packet |= np.uint64(_HIGH_RUNS[choice, 1]) << np.uint64(used)
-                    used += bits
-                    run -= count
-                    done += count
+            done += taken
+            ahead = _shifted(ahead, taken)
+        packet, used, done = _finish_packet(packet, used, ahead, done, end)
         place = payload_address(payload, engine, stream)
         if done == length:
-            return _end_stream(packet, used, place, payload, engine, stream, length)
-        if full:
-            packet |= _ONES << np.uint64(used)
+            return _end_stream(packet & ~(_ONES << np.uint64(used)), used, place, payload, engine, stream, length)
         store64(place, packet)
         stream += 8
 
@@ -246,19 +333,24 @@ def code_tile(scratch, length, high, dictionary, codes, units, payload):
     """Code the four shares of `length` bytes each under one dictionary; returns the payload's bytes, 0 for bypass."""
     string = scratch + 4 * SHARE_STRIDE
     starts = string + _STRING_BYTES
+    common = np.int64(dictionary[0])
+    begin = np.int64(40)
+    done = np.empty(4, np.int64)
     if high:
-        _fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, codes, units)
+        _fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
         codes[256:] = _HIGH_RUN_CODES
         units[256:] = _HIGH_RUN_UNITS
+        for engine in range(4):
+            _mark_common(scratch + engine * SHARE_STRIDE, length, common, starts + engine * MARKS_STRIDE)
+        begin = _fill_lanes(scratch, length, codes, units, starts, payload, done)
     else:
-        _fill_tables(dictionary, 36, _LOW_CODES, _LOW_UNITS, codes, units)
-    common = np.int64(dictionary[0])
+        _fill_tables(dictionary, 36, _LOW_CODES, _LOW_UNITS, 1, codes, units)
     ends = np.zeros(4, np.int64)
     for engine in range(4):
         share = scratch + engine * SHARE_STRIDE
         if high:
-            _mark_common(share, length, common, starts)
-            ends[engine] = _fill_packets(share, length, codes, units, starts, payload, engine)
+            marks = starts + engine * MARKS_STRIDE
+            ends[engine] = _fill_packets(share, length, codes, units, marks, payload, engine, begin, done[engine])
         else:
             total = _string_of_codes(share, length, common, codes, units, string, starts)
             ends[engine] = _cut_packets(string, starts, total, length, payload, engine)
@@ -272,16 +364,14 @@ def code_tile(scratch, length, high, dictionary, codes, units, payload):
     return 4 * padded
 
 
-@kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64, int64)")
-def encode_tiles(
-    source, stride, first_row, n, k, first_tile, last_tile, high, dictionaries, target, index, offset, scratch
-):
-    """Encode n-tiles first_tile to last_tile - 1 of a matrix [n, k]; returns where the last payload ends in the weight.
+@kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64)")
+def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, dictionaries, target, index, scratch):
+    """Encode n-tiles first_tile to last_tile - 1 of a matrix [n, k]; returns the bytes of their payloads.
 
     source: address of matrix row `first_row`, rows `stride` bytes apart; target: address that receives the payloads,
-    with room for the tiles' bytes and TARGET_SLACK more; index: one uint64 per tile of these n-tiles; offset: where in
-    the weight tensor the first payload will lie, in bytes; dictionaries: none (uint8 [0, 36]) for one per tile, else
-    one row for full k-tiles and one for the narrower last one; scratch: address of SCRATCH_BYTES. Integers are int64.
+    with room for the tiles' bytes and TARGET_SLACK more; index: one uint64 per tile of these n-tiles, written without
+    offsets; dictionaries: none (uint8 [0, 36]) for one per tile, else one row for full k-tiles and one for the narrower
+    last one; scratch: address of SCRATCH_BYTES. Integers are int64.
     """
     n_fractals = (n + 15) // 16
     k_fractals = (k + 31) // 32
@@ -292,6 +382,7 @@ def encode_tiles(
     dictionary = np.empty(36, np.uint8)
     size = 34 if high else 36
     tile = 0
+    used = 0
     for n_tile in range(first_tile, last_tile):
         top = 16 * min(8 * n_tile, n_fractals - rows_of_tile)
         for left in range(0, k_fractals, 8):
@@ -306,16 +397,15 @@ def encode_tiles(
                 for engine in range(4):
                     count_bytes(scratch + engine * SHARE_STRIDE, length, counts)
                 rank_bytes(counts, size, dictionary)
-            coded = code_tile(scratch, length, high, dictionary, codes, units, target)
+            coded = code_tile(scratch, length, high, dictionary, codes, units, target + used)
             entry = np.uint64(1 << 15)
             if coded == 0:
-                coded = _store_raw(scratch, length, target)
+                coded = _store_raw(scratch, length, target + used)
                 entry = np.uint64(0)
-            index[tile] = entry | np.uint64(coded // 128) | np.uint64(offset // 128) << np.uint64(32)
+            index[tile] = entry | np.uint64(coded // 128)
             tile += 1
-            target += coded
-            offset += coded
-    return offset
+            used += coded
+    return used
 
 
 # Until a tile turns out to need bypass, its payload may grow past the tile's size by one packet and an end mark in each

@@ -15,9 +15,11 @@ from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
 from .memory import address_of
 from .tables import (
     FRACTAL_BYTES,
+    FRACTAL_COLUMNS,
     INDEX_ENTRY_BYTES,
     MODES,
     PAYLOAD_UNIT,
+    TILE_COLUMNS,
     TILE_FRACTALS,
     TILE_ROWS,
     Sparsity,
@@ -33,7 +35,7 @@ LARGEST_MATRIX: Final = 2**31 - 2**20
 _COMPRESSED: Final = 1 << 15
 _LENGTH_BITS: Final = 0x1FF
 _RESERVED_BITS: Final = 0xFFFF_7E00
-_BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
+BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,25 @@ class EncodedMatrix:
         return self.weight.nbytes + self.index.nbytes + self.info.nbytes
 
 
+@dataclass(frozen=True)
+class EncodedTiles:
+    """Tiles that are neighbours in index order: their payloads (int8) and index entries (uint64) without offsets."""
+
+    payload: Int8
+    entries: npt.NDArray[np.uint64]
+
+    def part(self, first: int, last: int) -> EncodedTiles:
+        """Tiles first to last - 1, as views."""
+        ends = np.cumsum(self.entries[:last] & np.uint64(_LENGTH_BITS)).astype(np.int64) * PAYLOAD_UNIT
+        begin = int(ends[first - 1]) if first else 0
+        return EncodedTiles(self.payload[begin : int(ends[-1])], self.entries[first:last])
+
+
 class MatrixEncoder:
     """Encodes one matrix from blocks of its rows, so that it need not be in memory.
 
     Feed the rows that `blocks` names, in that order; then `finish`. A tile's bytes depend on nothing but that tile, so
-    the result does not depend on how large the blocks are.
+    the result does not depend on how large the blocks are, and tiles that were encoded elsewhere can be appended.
     """
 
     def __init__(self, n: int, k: int, *, sparsity: Sparsity = "low") -> None:
@@ -65,41 +81,58 @@ class MatrixEncoder:
         self._high = int(sparsity == "high")
         self._dictionaries: npt.NDArray[np.uint8] = np.empty((0, 36), np.uint8)
         self._scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
-        self._chunks: list[Int8] = []
-        self._entries: list[npt.NDArray[np.uint64]] = []
-        self._next_tile = 0
+        self._target = np.empty(0, np.int8)
+        self._parts: list[EncodedTiles] = []
+        self._tiles = 0
         self.weight_bytes = 0
 
     def use_dictionaries(self, full: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]) -> None:
         """Code all tiles under these dictionaries (uint8 [36]): one for full k-tiles, one for a narrower last one."""
         self._dictionaries = np.ascontiguousarray(np.stack([full, narrow]))
 
-    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
         """The row ranges [a, b) to feed, one after the other; a range may repeat rows of the one before."""
-        for first, last in _n_tile_ranges(self.tiling, block_bytes):
+        for first, last in self.tiling.n_tile_ranges(block_bytes):
             yield self.tiling.row_range(first, last)
 
     def feed(self, rows: Int8) -> None:
         """Encode the next block: int8 [b - a, k], columns contiguous; rows may lie apart (a cut along k)."""
+        first = self._tiles // self.tiling.k_tiles
+        start = self.tiling.row_range(first, first + 1)[0]
+        last = self.tiling.n_tiles if start + len(rows) == self.tiling.n else first + len(rows) // TILE_ROWS
+        self.append(self.encode(rows, first, last))
+
+    def encode(
+        self, rows: Int8, first: int, last: int, first_k_tile: int = 0, last_k_tile: int | None = None
+    ) -> EncodedTiles:
+        """Encode n-tiles first to last - 1, of these k-tiles first_k_tile to last_k_tile - 1 (all by default).
+
+        rows: int8, the matrix rows of these n-tiles and the columns of these k-tiles. Nothing is appended.
+        """
         tiling = self.tiling
-        first = self._next_tile
-        start = tiling.row_range(first, first + 1)[0]
-        last = tiling.n_tiles if start + len(rows) == tiling.n else first + len(rows) // TILE_ROWS
-        if rows.shape != (tiling.row_range(first, last)[1] - start, tiling.k) or rows.dtype != np.int8:
-            raise ValueError(f"the block from row {start} has shape {rows.shape}, dtype {rows.dtype}")
-        if tiling.k > 1 and rows.strides[1] != 1:
+        begin, end = tiling.row_range(first, last)
+        last_k_tile = tiling.k_tiles if last_k_tile is None else last_k_tile
+        columns = min(tiling.k, last_k_tile * TILE_COLUMNS) - first_k_tile * TILE_COLUMNS
+        if rows.shape != (end - begin, columns) or rows.dtype != np.int8:
+            raise ValueError(f"the block from row {begin} has shape {rows.shape}, dtype {rows.dtype}")
+        if columns > 1 and rows.strides[1] != 1:
             raise ValueError("the columns of a block must be contiguous")
-        room = (last - first) * tiling.tile_n_fractals * tiling.k_fractals * FRACTAL_BYTES
-        target = np.empty(room + encoder.TARGET_SLACK, np.int8)
-        index = np.zeros((last - first) * tiling.k_tiles, np.uint64)
-        end = encoder.encode_tiles(
-            *(address_of(rows), rows.strides[0], start, tiling.n, tiling.k, first, last, self._high),
-            *(self._dictionaries, address_of(target), index, self.weight_bytes, address_of(self._scratch)),
+        width = -(-columns // FRACTAL_COLUMNS)
+        room = (last - first) * tiling.tile_n_fractals * width * FRACTAL_BYTES + encoder.TARGET_SLACK
+        if self._target.nbytes < room:
+            self._target = np.empty(room, np.int8)
+        entries = np.zeros((last - first) * (last_k_tile - first_k_tile), np.uint64)
+        used = encoder.encode_tiles(
+            *(address_of(rows), rows.strides[0], begin, tiling.n, columns, first, last, self._high),
+            *(self._dictionaries, address_of(self._target), entries, address_of(self._scratch)),
         )
-        self._chunks.append(target[: end - self.weight_bytes].copy())
-        self._entries.append(index)
-        self._next_tile = last
-        self.weight_bytes = end
+        return EncodedTiles(self._target[:used].copy(), entries)
+
+    def append(self, tiles: EncodedTiles) -> None:
+        """Add tiles, which must be the next ones in index order, encoded here or elsewhere."""
+        self._parts.append(tiles)
+        self._tiles += len(tiles.entries)
+        self.weight_bytes += tiles.payload.nbytes
 
     def finish(self) -> tuple[list[Int8], Int8, npt.NDArray[np.int64]]:
         """The weight in pieces, the index and the info tensor.
@@ -107,13 +140,16 @@ class MatrixEncoder:
         Raises TooLargeError if consumers would not have room for the weight, which only incompressible matrices with
         an overlapping last tile can bring about.
         """
-        if self._next_tile != self.tiling.n_tiles:
-            raise ValueError(f"only {self._next_tile} of {self.tiling.n_tiles} rows of tiles were fed")
+        if self._tiles != self.tiling.tiles:
+            raise ValueError(f"{self._tiles} tiles were fed, {self.tiling.tiles} make the matrix")
         if self.weight_bytes > self.tiling.largest_weight:
             raise TooLargeError(
                 f"{self.weight_bytes} compressed bytes are more than the {self.tiling.largest_weight} of the matrix"
             )
-        return self._chunks, np.concatenate(self._entries).view(np.int8), self.tiling.info()
+        entries = np.concatenate([part.entries for part in self._parts])
+        lengths = entries & np.uint64(_LENGTH_BITS)
+        entries |= (np.cumsum(lengths, dtype=np.uint64) - lengths) << np.uint64(32)
+        return [part.payload for part in self._parts], entries.view(np.int8), self.tiling.info()
 
 
 def encode_matrix(weight: Int8, *, sparsity: Sparsity = "low", dictionary: Dictionary = "tile") -> EncodedMatrix:
@@ -204,9 +240,9 @@ class MatrixDecoder:
         """How many tiles are stored raw."""
         return int((self._index & np.uint64(_COMPRESSED) == 0).sum())
 
-    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[DecodedBlock]:
+    def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[DecodedBlock]:
         """All n-tiles in order, in blocks of about `block_bytes` of decoded rows."""
-        for first, last in _n_tile_ranges(self.tiling, block_bytes):
+        for first, last in self.tiling.n_tile_ranges(block_bytes):
             yield self.block(first, last)
 
     def block(self, first: int, last: int) -> DecodedBlock:
@@ -248,12 +284,6 @@ def _tiling(n: int, k: int) -> Tiling:
     if tiling.coded_bytes > LARGEST_MATRIX:
         raise ValueError(f"a matrix [{n}, {k}] is larger than {LARGEST_MATRIX} bytes")
     return tiling
-
-
-def _n_tile_ranges(tiling: Tiling, block_bytes: int) -> Iterator[tuple[int, int]]:
-    step = max(1, block_bytes // (TILE_ROWS * tiling.k))
-    for first in range(0, tiling.n_tiles, step):
-        yield first, min(first + step, tiling.n_tiles)
 
 
 def _matrix_dictionaries(weight: Int8, sparsity: Sparsity) -> list[npt.NDArray[np.uint8]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from .tables import (
     INDEX_ENTRY_BYTES,
     PAYLOAD_UNIT,
     TILE_FRACTALS,
+    TILE_ROWS,
 )
 
 
@@ -81,6 +83,12 @@ class Tiling:
         """The matrix rows [a, b) that n-tiles first_tile to last_tile - 1 are made of, overlap included."""
         ends = FRACTAL_ROWS * min(last_tile * TILE_FRACTALS, self.n_fractals)
         return FRACTAL_ROWS * self.first_n_fractal(first_tile), min(self.n, ends)
+
+    def n_tile_ranges(self, block_bytes: int) -> Iterator[tuple[int, int]]:
+        """All n-tiles in order, as ranges [a, b) of about `block_bytes` of matrix rows."""
+        step = max(1, block_bytes // (TILE_ROWS * self.k))
+        for first in range(0, self.n_tiles, step):
+            yield first, min(first + step, self.n_tiles)
 
     def info(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The info tensor: tileK, tileN, K, N and 1 for tiles ordered n outer, k inner."""

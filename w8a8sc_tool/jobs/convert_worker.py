@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,52 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .. import hashing
-from ..backends.native import CompressedShard, compress_shards
+from .. import files, hashing
+from ..backends.native import Shards, compress_shards
 from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
-from ..errors import WorkError
 from ..layouts import Output
 from ..plan import Fallback, PlannedModule
-from ..plan.produce import blocks
+from ..plan.produce import blocks, unchanged_source
 from ..safetensors_file import TensorInfo
 from ..sharded_state import tensor_info
 
-Key = tuple[int, str]  # rank, tensor name
+Key = tuple[int, int, str]  # directory, rank, tensor name
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """A module to be made, at every tensor-parallel size at once: its plan by number of the directory."""
+
+    name: str
+    planned: dict[int, PlannedModule]
+
+    @property
+    def source_bytes(self) -> int:
+        return next(iter(self.planned.values())).source_bytes
+
+    @property
+    def compress(self) -> bool:
+        """Whether any of its tensors has to wait for a place in its file."""
+        return any(planned.compress for planned in self.planned.values())
 
 
 class Made(msgspec.Struct, frozen=True):
-    """What came of a module: hashes of the tensors written, bytes of those too small to have a place yet, and for a
-    compressed weight the tensors that need a place (per rank), the ratio over all ranks and each rank's."""
+    """What came of a module in one directory.
 
-    hashes: dict[Key, str]
-    small: dict[Key, bytes]
-    sources: dict[str, str]
+    hashes: of the tensors written so far, by rank and name; small: bytes of those too small to have a place yet;
+    for a compressed weight: variable, the tensors that need a place (per rank), and ratios, one per rank.
+    """
+
+    hashes: dict[tuple[int, str], str]
+    small: dict[tuple[int, str], bytes]
     variable: tuple[tuple[TensorInfo, ...], ...] = ()
-    ratio: float | None = None
     ratios: tuple[float, ...] = ()
     fallback: Fallback | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The ratio over all ranks."""
+        return sum(self.ratios) / len(self.ratios) if self.ratios else None
 
     @property
     def held_bytes(self) -> int:
@@ -42,102 +63,162 @@ class Made(msgspec.Struct, frozen=True):
         return 0 if self.fallback else sum(tensor.nbytes for rank in self.variable for tensor in rank)
 
 
-class Converter:
-    """Works on one module at a time; results whose place is not known yet wait here until `place` is called."""
+class Answer(msgspec.Struct, frozen=True):
+    """What came of a unit: by directory, and the hashes of its source tensors."""
 
-    def __init__(self, files: list[str], max_ratio: float) -> None:
-        """files: the rank files, by rank; they exist already."""
-        self._paths = [Path(file) for file in files]
-        self._fds: dict[int, int] = {}
+    made: dict[int, Made]
+    sources: dict[str, str]
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(made.held_bytes for made in self.made.values())
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Bytes [begin, end) of a file that should have this hash."""
+
+    path: str
+    name: str
+    begin: int
+    end: int
+    hash: str
+
+
+class Converter:
+    """Works on one unit at a time; results whose place is not known yet wait here until `place` is called."""
+
+    def __init__(self, paths: list[list[str]], max_ratio: float) -> None:
+        """paths: the rank files, by directory and rank; they exist already."""
+        self._paths = [[Path(path) for path in directory] for directory in paths]
+        self._fds: dict[tuple[int, int], int] = {}
         self._max_ratio = max_ratio
         self._reader = SourceReader()
-        self._waiting: dict[str, tuple[PlannedModule, list[CompressedShard] | None]] = {}
+        self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
 
-    def make(self, planned: PlannedModule, offsets: dict[Key, int]) -> Made:
+    def make(self, unit: Unit, offsets: dict[Key, int]) -> Answer:
         """Make a module's tensors and write all that have an offset; a compressed weight waits for its place."""
-        hashes: dict[Key, str] = {}
-        small: dict[Key, bytes] = {}
-        for output in planned.fixed:
-            found, kept = self._write_output(output, planned, offsets)
-            hashes |= found
-            small |= kept
-        if not planned.compress:
-            return Made(hashes, small, self._source_hashes(planned))
+        hashes: dict[int, dict[tuple[int, str], str]] = {number: {} for number in unit.planned}
+        small: dict[int, dict[tuple[int, str], bytes]] = {number: {} for number in unit.planned}
+        for outputs in _same_tensors(unit):
+            self._write_outputs(outputs, unit, offsets, hashes, small)
+        compressed = {number: planned for number, planned in unit.planned.items() if planned.compress}
+        made = {number: Made(hashes[number], small[number]) for number in unit.planned if number not in compressed}
+        if compressed:
+            sources = next(iter(compressed.values())).sources
+            modules = [planned.module for planned in compressed.values()]
+            found = compress_shards(modules, sources, self._reader)
+            self._waiting[unit.name] = {}
+            for (number, planned), shards in zip(compressed.items(), found):
+                made[number] = self._judge(number, planned, shards, hashes[number], small[number])
+        return Answer(made, self.hash_sources(list(_sources(unit).values())))
+
+    def _judge(
+        self,
+        number: int,
+        planned: PlannedModule,
+        shards: Shards,
+        hashes: dict[tuple[int, str], str],
+        small: dict[tuple[int, str], bytes],
+    ) -> Made:
+        """Decide whether compression pays, for all ranks together, and keep what will be written."""
         module = planned.module
-        shards = compress_shards(module, planned.sources, self._reader)
-        sources = self._source_hashes(planned)
         ratios = tuple(shard.nbytes / (module.n * module.k) for shard in shards or ())
         pays = bool(ratios) and max(ratios) < self._max_ratio
-        self._waiting[module.name] = (planned, shards if pays else None)
-        ratio = sum(ratios) / len(ratios) if ratios else None
+        self._waiting[module.name][number] = (planned, shards if pays else None)
         if not pays:
             raw = tensor_info(module.weight.name, "I8", module.weight.shape)
-            return Made(hashes, small, sources, ((raw,),) * len(module.weight.slices), ratio, ratios, "ratio")
-        variable = tuple(shard_tensors(module.name, shard) for shard in shards or ())
-        return Made(hashes, small, sources, variable, ratio, ratios)
+            return Made(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
+        return Made(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
 
     def place(self, name: str, offsets: dict[Key, int]) -> dict[Key, str]:
         """Write the tensors of a module that waited; returns their hashes."""
-        planned, shards = self._waiting.pop(name)
-        if shards is None:
-            hashes, _ = self._write_output(planned.module.weight, planned, offsets)
-            return hashes
-        hashes = {}
-        for rank, shard in enumerate(shards):
-            for leaf, pieces in (("weight", shard.weight), ("index", [shard.index]), ("info", [shard.info])):
-                state, position = hashing.new(), offsets[rank, f"{name}.{leaf}"]
-                for piece in pieces:
-                    self._write(rank, position, piece)
-                    state.update(as_bytes(piece))
-                    position += piece.nbytes
-                hashes[rank, f"{name}.{leaf}"] = hashing.text(state)
+        hashes: dict[Key, str] = {}
+        waiting = self._waiting.pop(name)
+        raw = {number: planned for number, (planned, shards) in waiting.items() if shards is None}
+        if raw:
+            found: dict[int, dict[tuple[int, str], str]] = {number: {} for number in raw}
+            outputs = {number: planned.module.weight for number, planned in raw.items()}
+            self._write_outputs(outputs, Unit(name, raw), offsets, found, {})
+            hashes |= {(number, *key): value for number, values in found.items() for key, value in values.items()}
+        for number, (_, shards) in waiting.items():
+            for rank, shard in enumerate(shards or ()):
+                for leaf in ("weight", "index", "info"):
+                    key = (number, rank, f"{name}.{leaf}")
+                    hashes[key] = self._write_pieces(number, rank, offsets[key], shard.pieces(leaf))
         return hashes
 
     def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
-        """Hashes of source tensors that no module uses."""
+        """Hashes of source tensors."""
         return {source.name: self._reader.hash_of(source) for source in sources}
 
-    def _source_hashes(self, planned: PlannedModule) -> dict[str, str]:
-        return self.hash_sources(list(planned.sources.values()))
+    def check(self, claims: list[Claim], sources: list[tuple[SourceTensor, str]]) -> tuple[list[Claim], list[str]]:
+        """The claims that do not hold, and the names of source tensors that do not have the hash they had."""
+        wrong = [claim for claim in claims if hashing.of_range(claim.path, claim.begin, claim.end) != claim.hash]
+        return wrong, [source.name for source, expected in sources if self._reader.hash_of(source) != expected]
 
-    def _write_output(
-        self, output: Output, planned: PlannedModule, offsets: dict[Key, int]
-    ) -> tuple[dict[Key, str], dict[Key, bytes]]:
-        """Write an uncompressed output on all ranks: hashes of all, bytes of those that have no offset."""
-        states: dict[int, Any] = {}
-        small: dict[Key, bytes] = {}
-        for rank, position, values in blocks(output, planned.sources, self._reader):
-            state = states.setdefault(rank, hashing.new())
-            state.update(as_bytes(values))
-            offset = offsets.get((rank, output.name))
+    def _write_outputs(
+        self,
+        outputs: Mapping[int, Output],
+        unit: Unit,
+        offsets: Mapping[Key, int],
+        hashes: dict[int, dict[tuple[int, str], str]],
+        small: dict[int, dict[tuple[int, str], bytes]],
+    ) -> None:
+        """Write one tensor on all ranks of all directories: hashes of all, bytes of those that have no offset."""
+        numbers = list(outputs)
+        name = outputs[numbers[0]].name
+        sources = _sources(unit)
+        same = {
+            (number, rank): source
+            for number, output in outputs.items()
+            for rank in range(len(output.slices))
+            if (source := unchanged_source(output, rank, sources)) is not None
+        }
+        states: dict[tuple[int, int], Any] = {}
+        for place, rank, position, values in blocks(list(outputs.values()), sources, self._reader):
+            number = numbers[place]
+            if (number, rank) not in same:
+                states.setdefault((number, rank), hashing.new()).update(as_bytes(values))
+            offset = offsets.get((number, rank, name))
             if offset is None:
-                small[rank, output.name] = small.get((rank, output.name), b"") + values.tobytes()
+                small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
             else:
-                self._write(rank, offset + position, values)
-        return {(rank, output.name): hashing.text(state) for rank, state in states.items()}, small
+                self._write(number, rank, offset + position, values)
+        for (number, rank), state in states.items():
+            hashes[number][rank, name] = hashing.text(state)
+        for (number, rank), source in same.items():  # its bytes have been hashed as they were read
+            hashes[number][rank, name] = self._reader.hash_of(source)
 
-    def _write(self, rank: int, offset: int, values: npt.NDArray[Any]) -> None:
-        if rank not in self._fds:
-            self._fds[rank] = os.open(self._paths[rank], os.O_WRONLY | os.O_CLOEXEC)
-        view = as_bytes(values)
-        while view:
-            try:
-                count = os.pwrite(self._fds[rank], view, offset)
-            except OSError as error:
-                raise WorkError(f"writing failed ({error.strerror})", str(self._paths[rank])) from None
-            view = view[count:]
-            offset += count
+    def _write_pieces(self, number: int, rank: int, offset: int, pieces: Sequence[npt.NDArray[Any]]) -> str:
+        state = hashing.new()
+        for piece in pieces:
+            self._write(number, rank, offset, piece)
+            state.update(as_bytes(piece))
+            offset += piece.nbytes
+        return hashing.text(state)
+
+    def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any]) -> None:
+        files.write_at(self._fd(number, rank), self._paths[number][rank], as_bytes(values), offset)
+
+    def _fd(self, number: int, rank: int) -> int:
+        if (number, rank) not in self._fds:
+            self._fds[number, rank] = files.open_existing(self._paths[number][rank])
+        return self._fds[number, rank]
+
+
+def _sources(unit: Unit) -> Mapping[str, SourceTensor]:
+    return next(iter(unit.planned.values())).sources
+
+
+def _same_tensors(unit: Unit) -> list[dict[int, Output]]:
+    """The uncompressed tensors of a unit that have a place from the start: each by directory."""
+    found: dict[str, dict[int, Output]] = {}
+    for number, planned in unit.planned.items():
+        for output in planned.fixed:
+            found.setdefault(output.name, {})[number] = output
+    return list(found.values())
 
 
 def as_bytes(values: npt.NDArray[Any]) -> memoryview:
     """The bytes of a C-contiguous array."""
     return memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-
-
-def shard_tensors(module: str, shard: CompressedShard) -> tuple[TensorInfo, ...]:
-    """The three tensors of a compressed shard, not placed yet."""
-    return (
-        tensor_info(f"{module}.weight", "I8", (shard.weight_bytes,)),
-        tensor_info(f"{module}.index", "I8", shard.index.shape),
-        tensor_info(f"{module}.info", "I64", shard.info.shape),
-    )

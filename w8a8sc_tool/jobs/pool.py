@@ -59,6 +59,8 @@ class Pool:
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             environment[variable] = "1"
+        # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew.
+        environment |= {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
         self._workers: list[_Worker] = []
         try:
             for _ in range(count):

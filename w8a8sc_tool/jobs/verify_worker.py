@@ -98,7 +98,7 @@ class Verifier:
         self, output: Output, planned: PlannedModule, ranks: list[dict[str, Place]]
     ) -> Iterator[Finding]:
         different: set[int] = set()
-        for rank, position, values in blocks(output, planned.sources, self._reader):
+        for _, rank, position, values in blocks([output], planned.sources, self._reader):
             place = ranks[rank].get(output.name)
             if place is None or rank in different:
                 continue  # a missing tensor is reported by the structure check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -18,29 +19,48 @@ BLOCK_BYTES: Final = 8 << 20
 
 
 def blocks(
-    output: Output, sources: Mapping[str, SourceTensor], reader: SourceReader
-) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
-    """Pieces of an uncompressed output on all ranks: rank, position in bytes, C-contiguous values.
+    outputs: Sequence[Output], sources: Mapping[str, SourceTensor], reader: SourceReader
+) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """Pieces of one tensor, uncompressed: number of the output, rank, position in bytes, C-contiguous values.
 
-    Every source byte is read once, however many ranks use it. The pieces of a rank come in order.
+    outputs: the same tensor at several tensor-parallel sizes. Every source byte is read once, however many ranks of
+    however many outputs use it. The pieces of a rank come in order.
     """
-    if output.conversion == "ones":
-        for rank in range(len(output.slices)):
-            yield rank, 0, np.ones((), np.float32)
+    if outputs[0].conversion == "ones":
+        for number, output in enumerate(outputs):
+            for rank in range(len(output.slices)):
+                yield number, rank, 0, np.ones((), np.float32)
         return
-    row_bytes = _row_bytes(output)
-    for shared, users in _shared_slices(output):
-        source = sources[shared.source]
-        step = max(1, BLOCK_BYTES * shared.rows // max(1, source.nbytes))
-        for first in range(shared.first_row, shared.last_row, step):
-            last = min(first + step, shared.last_row)
-            rows = reader.read_rows(source, first, last)
-            for columns, ranks in users.items():
-                values = convert(rows[:, slice(*columns)] if columns[1] else rows, source, output)
-                for rank, start in ranks:
-                    yield rank, (start + first - shared.first_row) * row_bytes, values
-    for rank, pieces in enumerate(output.slices):
-        yield from _padding(rank, output, sum(piece.rows for piece in pieces))
+    row_bytes = [_row_bytes(output) for output in outputs]
+    for name, first, last, users in _shared_rows(outputs):
+        source = sources[name]
+        step = max(1, BLOCK_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
+        for begin in range(first, last, step):
+            end = min(begin + step, last)
+            rows = reader.read_rows(source, begin, end)
+            for columns, takers in users.items():
+                values = convert(rows[:, slice(*columns)] if columns[1] else rows, source, outputs[0])
+                for number, rank, top in takers:
+                    yield number, rank, (top + begin - first) * row_bytes[number], values
+    for number, output in enumerate(outputs):
+        for rank, pieces in enumerate(output.slices):
+            for position, zeros in _padding(output, sum(piece.rows for piece in pieces)):
+                yield number, rank, position, zeros
+
+
+def unchanged_source(output: Output, rank: int, sources: Mapping[str, SourceTensor]) -> SourceTensor | None:
+    """The source tensor whose bytes are exactly those of an output on a rank, if there is one."""
+    if len(output.slices[rank]) != 1:
+        return None
+    piece = output.slices[rank][0]
+    source = sources[piece.source]
+    rows = source.shape[0] if source.shape else 1
+    whole = (piece.first_row, piece.last_row) == (0, rows) and piece.last_column - piece.first_column in (
+        0,
+        int(np.prod(source.shape[1:], dtype=np.int64)),
+    )
+    same_size = source.nbytes == int(np.prod(output.shape, dtype=np.int64)) * DTYPES[output.dtype].itemsize
+    return source if whole and same_size and source.dtype == output.dtype else None
 
 
 def convert(rows: npt.NDArray[Any], source: SourceTensor, output: Output) -> npt.NDArray[Any]:
@@ -89,28 +109,36 @@ def _row_bytes(output: Output) -> int:
     return int(np.prod(output.shape[1:], dtype=np.int64)) * DTYPES[output.dtype].itemsize
 
 
-def _shared_slices(
-    output: Output,
-) -> Iterator[tuple[Slice, dict[tuple[int, int], list[tuple[int, int]]]]]:
-    """Each range of source rows once, with the columns it is cut into and the (rank, first output row) that take them.
+def _shared_rows(
+    outputs: Sequence[Output],
+) -> Iterator[tuple[str, int, int, dict[tuple[int, int], list[tuple[int, int, int]]]]]:
+    """Every range of source rows that is used as a whole, once: source, first and last row, and by the columns that are
+    taken of it the (output, rank, first output row) that take them.
 
     Ordered by position within the ranks' tensors, so that each rank's pieces come in order.
     """
-    shared: dict[tuple[int, str, int, int], dict[tuple[int, int], list[tuple[int, int]]]] = {}
-    for rank, pieces in enumerate(output.slices):
-        top = 0
-        for number, piece in enumerate(pieces):
-            key = (number, piece.source, piece.first_row, piece.last_row)
-            columns = (piece.first_column, piece.last_column)
-            shared.setdefault(key, {}).setdefault(columns, []).append((rank, top))
-            top += piece.rows
-    for number, source, first, last in sorted(shared, key=lambda key: (key[0], key[2])):
-        yield Slice(source, first, last), shared[number, source, first, last]
+    used: dict[tuple[int, str], list[tuple[Slice, int, int, int]]] = {}
+    for number, output in enumerate(outputs):
+        for rank, pieces in enumerate(output.slices):
+            top = 0
+            for place, piece in enumerate(pieces):
+                used.setdefault((place, piece.source), []).append((piece, number, rank, top))
+                top += piece.rows
+    for (_, source), found in sorted(used.items(), key=lambda item: item[0][0]):
+        edges = sorted({edge for piece, *_ in found for edge in (piece.first_row, piece.last_row)})
+        for first, last in pairwise(edges):
+            users: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+            for piece, number, rank, top in found:
+                if piece.first_row <= first and last <= piece.last_row:
+                    columns = (piece.first_column, piece.last_column)
+                    users.setdefault(columns, []).append((number, rank, top + first - piece.first_row))
+            if users:
+                yield source, first, last, users
 
 
-def _padding(rank: int, output: Output, rows: int) -> Iterator[tuple[int, int, npt.NDArray[Any]]]:
+def _padding(output: Output, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Zeros from row `rows` to the end of the shape."""
     row_bytes = _row_bytes(output)
     begin, end = rows * row_bytes, (output.shape[0] if output.shape else 1) * row_bytes
     for position in range(begin, end, BLOCK_BYTES):
-        yield rank, position, np.zeros(min(BLOCK_BYTES, end - position), np.uint8)
+        yield position, np.zeros(min(BLOCK_BYTES, end - position), np.uint8)

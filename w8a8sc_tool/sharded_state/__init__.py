@@ -1,12 +1,16 @@
 """The sharded_state directory as a thing: writing, sealing, reading. It knows no models."""
 
-from .directory import SealedDirectory, check_target
+from .directory import SealedDirectory, check_target, recover
+from .journal import Journal, JournalEntry, JournalTensor, refuse_other
 from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
 from .rank_file import RankFile, tensor_info
 from .reader import ShardedState, is_sharded_state
 
 __all__ = [
     "FileEntry",
+    "Journal",
+    "JournalEntry",
+    "JournalTensor",
     "LayerEntry",
     "Manifest",
     "RankEntry",
@@ -16,5 +20,7 @@ __all__ = [
     "TensorEntry",
     "check_target",
     "is_sharded_state",
+    "recover",
+    "refuse_other",
     "tensor_info",
 ]

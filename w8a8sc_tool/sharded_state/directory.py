@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
-from .. import hashing
+from .. import files, hashing
 from ..errors import InputError, WorkError
 from . import manifest as manifest_file
 from .manifest import FileEntry, Manifest
@@ -16,101 +15,124 @@ PARTIAL: Final = ".partial"
 REPLACED: Final = ".replaced"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class SealedDirectory:
     """A context in which a directory's files are made below `partial`: `seal` completes it, `publish` puts it in place.
 
-    Leaving the context before that keeps the partial directory.
+    The partial directory is locked meanwhile; leaving the context before `publish` keeps it.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         """Raises InputError if the target exists and may not be replaced."""
+        recover(target)
         self.target = target
         self.partial = target.with_name(target.name + PARTIAL)
         self._replaced = target.with_name(target.name + REPLACED)
         self._overwrite = overwrite
-        self._files: list[FileEntry] = []
+        self._side_files: list[FileEntry] = []
+        self._lock: int | None = None
         check_target(target, overwrite=overwrite)
 
     def __enter__(self) -> SealedDirectory:
-        try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._restore()
-            if self.partial.exists() or self.partial.is_symlink():
-                _remove(self.partial)
-            self.partial.mkdir()
-        except OSError as error:
-            raise WorkError(f"cannot be created ({error.strerror})", str(self.partial)) from None
+        files.make_parents(self.target.parent)
+        if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_dir()):
+            files.remove(self.partial)
+        if not self.partial.exists():
+            files.make_folder(self.partial)
+            files.sync_folder(self.target.parent)
+        self._take_lock()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        pass
+    def _take_lock(self) -> None:
+        self._lock = files.lock(self.partial)
+        if self._lock is None:
+            raise WorkError("another run is working on it", str(self.partial), "wait for it, or end it")
+        held, there = os.fstat(self._lock), self.partial.stat() if self.partial.exists() else None
+        if there is None or (held.st_dev, held.st_ino) != (there.st_dev, there.st_ino):
+            raise WorkError("another run has just finished it", str(self.target), "run the same command again")
 
-    def _restore(self) -> None:
-        """Finish what an interrupted replacement left: the old directory back, or away if the new one is in place."""
-        if self._replaced.exists():
-            if self.target.exists():
-                _remove(self._replaced)
-            else:
-                self._replaced.rename(self.target)
-            sync_folder(self.target.parent)
+    def __exit__(self, *exception: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def clear(self) -> bool:
+        """Discard what an earlier run left; returns whether there was anything."""
+        found = list(self.partial.iterdir())
+        for path in found:
+            files.remove(path)
+        return bool(found)
+
+    def remove_others(self, keep: set[str]) -> None:
+        """Remove all files but these from the partial directory."""
+        for path in self.partial.iterdir():
+            if path.name not in keep:
+                files.remove(path)
 
     def write_file(self, name: str, data: bytes) -> None:
         """Write and sync a side file."""
-        try:
-            with (self.partial / name).open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise WorkError(f"writing failed ({error.strerror})", str(self.partial / name)) from None
-        self._files.append(FileEntry(name, len(data), hashing.of_bytes(data)))
+        files.write_file(self.partial / name, data)
+        self._side_files.append(FileEntry(name, len(data), hashing.of_bytes(data)))
 
     def copy_file(self, source: Path) -> None:
         """Copy and sync a side file; its hash is that of the bytes written."""
         target = self.partial / source.name
+        fd = files.create(target)
         try:
             state, size = hashing.new(), 0
-            with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-                while piece := reader.read(4 << 20):
-                    state.update(piece)
-                    size += len(piece)
-                    while piece:
-                        piece = piece[writer.write(piece) :]
-                os.fsync(writer.fileno())
-        except OSError as error:
-            raise WorkError(f"copying {source} failed ({error.strerror})", str(target)) from None
-        self._files.append(FileEntry(source.name, size, hashing.text(state)))
+            try:
+                with source.open("rb", buffering=0) as reader:
+                    while piece := reader.read(4 << 20):
+                        state.update(piece)
+                        files.write_at(fd, target, piece, size)
+                        size += len(piece)
+            except OSError as error:
+                raise files.failure("reading", error, source) from None
+            files.sync(fd, target)
+        finally:
+            os.close(fd)
+        self._side_files.append(FileEntry(source.name, size, hashing.text(state)))
 
     @property
-    def files(self) -> list[FileEntry]:
+    def side_files(self) -> list[FileEntry]:
         """The side files so far, by name."""
-        return sorted(self._files, key=lambda entry: entry.file)
+        return sorted(self._side_files, key=lambda entry: entry.file)
 
     def seal(self, manifest: Manifest) -> None:
         """Write the manifest, the last file; all files and their names are durable then."""
+        files.sync_folder(self.partial)
         self.write_file(manifest_file.NAME, manifest.to_bytes())
-        sync_folder(self.partial)
+        files.sync_folder(self.partial)
 
     def publish(self) -> None:
         """Rename the sealed directory into place; an old one is deleted only when that is durable."""
-        try:
-            if self._overwrite and self.target.exists():
-                self.target.rename(self._replaced)
-            self.partial.rename(self.target)
-            sync_folder(self.target.parent)
-            if self._replaced.exists():
-                _remove(self._replaced)
-        except OSError as error:
-            raise WorkError(f"cannot be put in place ({error.strerror})", str(self.target)) from None
+        files.sync_folder(self.partial)
+        if self._overwrite and self.target.exists():
+            files.rename(self.target, self._replaced)
+        files.rename(self.partial, self.target)
+        files.sync_folder(self.target.parent)
+        if self._replaced.exists():
+            files.remove(self._replaced)
+
+
+def recover(target: Path) -> None:
+    """Finish what an interrupted replacement left: the old directory back, or away if the new one is in place."""
+    partial, replaced = (target.with_name(target.name + suffix) for suffix in (PARTIAL, REPLACED))
+    if not replaced.is_dir():
+        return
+    # Whoever is replacing the directory just now holds the lock of the new one, under either name.
+    place = next((folder for folder in (partial, target) if folder.is_dir()), None)
+    held = files.lock(place) if place is not None else None
+    if place is not None and held is None:
+        return
+    try:
+        if target.exists():
+            files.remove(replaced)
+        else:
+            files.rename(replaced, target)
+        files.sync_folder(target.parent)
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -119,10 +141,3 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise InputError("exists and is not a directory", str(target), "choose another output")
     if target.exists() and not overwrite:
         raise InputError("exists already", str(target), "choose another output, or give --overwrite to replace it")
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
-    else:
-        shutil.rmtree(path)

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from .. import hashing
+from .. import files, hashing
 from ..errors import WorkError
 from ..safetensors_file import DTYPES, TensorInfo, header_for
 
@@ -39,11 +39,23 @@ class RankFile:
     announced as small, and the header.
     """
 
-    def __init__(self, folder: Path, rank: int, fixed: Iterable[TensorInfo], variable: Iterable[TensorInfo]) -> None:
-        """fixed: all tensors of known size; variable: the largest forms the others may take, only for their names."""
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        fixed: Iterable[TensorInfo],
+        variable: Iterable[TensorInfo],
+        *,
+        resume: bool = False,
+    ) -> None:
+        """fixed: all tensors of known size; variable: the largest forms the others may take, only for their names.
+
+        resume: go on with the file that an earlier run left.
+        """
         self.rank = rank
         self.path = folder / file_name(rank)
         known = list(fixed)
+        self._fixed = {tensor.name for tensor in known}
         aligned = [tensor for tensor in known if tensor.nbytes % ALIGNMENT == 0]
         self._tail = {tensor.name: tensor for tensor in known if tensor.nbytes % ALIGNMENT}
         widest = [
@@ -56,7 +68,7 @@ class RankFile:
         for tensor in aligned:
             self._place(tensor)
         self._tail_bytes: dict[str, bytes] = {}
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._fd = files.open_existing(self.path) if resume else files.create(self.path)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -77,6 +89,22 @@ class RankFile:
             raise ValueError(f"{name} has {self._tail[name].nbytes} bytes, not {len(data)}")
         self._tail_bytes[name] = data
 
+    def is_fixed(self, name: str) -> bool:
+        """Whether a tensor was announced with its size."""
+        return name in self._fixed
+
+    def small(self, name: str) -> bytes | None:
+        """The bytes of a tensor that has no offset yet; None for all others."""
+        return self._tail_bytes[name] if name in self._tail else None
+
+    def info(self, name: str) -> TensorInfo:
+        """A placed tensor, with its offsets from the start of the file."""
+        return self._moved(self._tensors[name])
+
+    def sync(self) -> None:
+        """Make all that has been written durable, whoever wrote it."""
+        files.settle(self._fd, self.path)
+
     def finish(self) -> tuple[int, str, list[TensorInfo]]:
         """Write the small tensors and the header, sync; the file's size, the header's hash, the tensors as they lie."""
         tail = []
@@ -85,20 +113,17 @@ class RankFile:
             self._place(tensor)
         header = header_for(self._tensors.values(), self.header_bytes)
         size = self.header_bytes + self._end
-        try:
-            _write(self._fd, b"".join(tail), size - sum(len(data) for data in tail))
-            _write(self._fd, header, 0)
-            if os.fstat(self._fd).st_size != size:
-                raise WorkError("the file does not have the size it was written with", str(self.path), "check the disk")
-            os.fsync(self._fd)
-        except OSError as error:
-            raise WorkError(f"writing failed ({error.strerror})", str(self.path)) from None
+        files.write_at(self._fd, self.path, b"".join(tail), size - sum(len(data) for data in tail))
+        files.write_at(self._fd, self.path, header, 0)
+        if os.fstat(self._fd).st_size != size:
+            raise WorkError("the file does not have the size it was written with", str(self.path), "check the disk")
+        files.settle(self._fd, self.path)
         self.close()
-        placed = [
-            TensorInfo(t.name, t.dtype, t.shape, self.header_bytes + t.begin, self.header_bytes + t.end)
-            for t in self._tensors.values()
-        ]
-        return size, hashing.of_bytes(header), placed
+        return size, hashing.of_bytes(header), [self._moved(tensor) for tensor in self._tensors.values()]
+
+    def _moved(self, tensor: TensorInfo) -> TensorInfo:
+        begin, end = self.header_bytes + tensor.begin, self.header_bytes + tensor.end
+        return TensorInfo(tensor.name, tensor.dtype, tensor.shape, begin, end)
 
     def _place(self, tensor: TensorInfo) -> TensorInfo:
         if tensor.name in self._tensors:
@@ -111,10 +136,3 @@ class RankFile:
 
 def _by_alignment(tensor: TensorInfo) -> int:
     return -DTYPES[tensor.dtype].itemsize
-
-
-def _write(fd: int, data: bytes, offset: int) -> None:
-    while data:
-        count = os.pwrite(fd, data, offset)
-        data = data[count:]
-        offset += count
