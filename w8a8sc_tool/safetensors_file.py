@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,11 @@ class TensorInfo(msgspec.Struct, frozen=True):
     @property
     def nbytes(self) -> int:
         return self.end - self.begin
+
+
+def tensor_info(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
+    """A tensor whose place is not known yet: it begins at 0."""
+    return TensorInfo(name, dtype, tuple(shape), 0, int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize)
 
 
 class TensorFile:

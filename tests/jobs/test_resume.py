@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,9 +56,19 @@ class Watch:
         self.notes.append(message)
 
 
+class AtOnce(ThreadPoolExecutor):
+    """Waits for what it is given, so that what is recorded does not depend on timing."""
+
+    def submit(self, *call: Any, **named: Any) -> Any:
+        future = super().submit(*call, **named)
+        future.exception()
+        return future
+
+
 @pytest.fixture(autouse=True)
 def record_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "SYNC_BYTES", 1)
+    monkeypatch.setattr(schedule, "ThreadPoolExecutor", AtOnce)
 
 
 def stop(tiny: Path, output: Path, share: float, tp: list[int]) -> Path:

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from w8a8sc_tool.errors import WorkError
-from w8a8sc_tool.safetensors_file import TensorFile
-from w8a8sc_tool.sharded_state import RankFile, tensor_info
+from w8a8sc_tool.safetensors_file import TensorFile, tensor_info
+from w8a8sc_tool.sharded_state import RankFile
 
 FIXED = [
     tensor_info("scale", "F16", (1,)),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..safetensors_file import TensorInfo
-from ..sharded_state import tensor_info
+from ..safetensors_file import TensorInfo, tensor_info
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ class Conversion:
                 stack.enter_context(making.sealed)
                 stack.callback(making.close)
             earlier = [self._prepare(making) for making in self._makings]
-            if any(making.finished is None for making in self._makings):
+            unfinished = [making for making in self._makings if making.finished is None]
+            if unfinished:
                 self._work(earlier)
-            source = identity(self._checkpoint, self._sources)
-            manifests = [
-                making.finished or making.seal(self._checkpoint, self._name, source) for making in self._makings
-            ]
+                source = identity(self._checkpoint, self._sources)
+            sealed = {id(making): making.seal(self._checkpoint, self._name, source) for making in unfinished}
+            manifests = [making.finished or sealed[id(making)] for making in self._makings]
             for making in self._makings:
                 if self._verify_output or making.finished is not None:
                     self._read_back(making)

@@ -17,8 +17,7 @@ from ..checkpoint.reader import SourceReader
 from ..layouts import Output
 from ..plan import Fallback, PlannedModule
 from ..plan.produce import blocks, unchanged_source
-from ..safetensors_file import TensorInfo
-from ..sharded_state import tensor_info
+from ..safetensors_file import TensorInfo, tensor_info
 
 Key = tuple[int, int, str]  # directory, rank, tensor name
 

@@ -12,7 +12,7 @@ from .. import VERSION, files
 from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..plan import Plan, PlannedModule
-from ..safetensors_file import TensorInfo
+from ..safetensors_file import TensorInfo, tensor_info
 from ..sharded_state import (
     Journal,
     JournalEntry,
@@ -24,7 +24,6 @@ from ..sharded_state import (
     SealedDirectory,
     TensorEntry,
     refuse_other,
-    tensor_info,
 )
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file

@@ -3,7 +3,7 @@
 from .directory import SealedDirectory, check_target, recover
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
 from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
-from .rank_file import RankFile, tensor_info
+from .rank_file import RankFile
 from .reader import ShardedState, is_sharded_state
 
 __all__ = [
@@ -22,5 +22,4 @@ __all__ = [
     "is_sharded_state",
     "recover",
     "refuse_other",
-    "tensor_info",
 ]

@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from .. import files, hashing
 from ..errors import WorkError
@@ -25,11 +23,6 @@ _LARGEST_OFFSET: Final = 10**15  # 15 digits are kept for every offset in the he
 def file_name(rank: int) -> str:
     """What vLLM's sharded_state loader looks for."""
     return f"model-rank-{rank}-part-0.safetensors"
-
-
-def tensor_info(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
-    """A tensor whose place is not known yet."""
-    return TensorInfo(name, dtype, tuple(shape), 0, int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize)
 
 
 class RankFile:
