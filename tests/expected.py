@@ -95,6 +95,10 @@ class Model:
         state[f"{name}.weight"] = get("weight")  # type: ignore[operator]
         if kind == "FLOAT":
             return
+        if kind == "W8A8_DYNAMIC":
+            for leaf in ("weight_scale", "weight_offset"):
+                state[f"{name}.{leaf}"] = get(leaf).astype(np.float32)  # type: ignore[operator]
+            return
         state[f"{name}.input_scale"] = self._values(f"{last}.input_scale")
         state[f"{name}.input_offset"] = tensors.array(self.content[f"{last}.input_offset"])
         if self.content[f"{last}.input_offset"][0] == "BF16":

@@ -13,6 +13,7 @@ _PUBLIC = {
     "compress": "jobs.compress",
     "plan": "jobs.compress",
     "verify": "jobs.verify",
+    "compare": "jobs.compare",
     "inspect": "jobs.inspect",
     "synthesize": "checkpoint.synthesize",
     "encode_matrix": "codec",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .errors import W8A8SCError as W8A8SCError
     from .errors import WorkError as WorkError
+    from .jobs.compare import compare as compare
     from .jobs.compress import compress as compress
     from .jobs.compress import plan as plan
     from .jobs.inspect import inspect as inspect

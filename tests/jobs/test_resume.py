@@ -101,7 +101,7 @@ def test_going_on_twice_and_with_fewer_sizes(tiny: Path, sealed: Callable[[int],
 
 def test_other_options_are_noticed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop(tiny, tmp_path, 0.5, [2])
-    with pytest.raises(InputError, match=r"options was .*0\.95.*now it is .*0\.9.*--no-resume"):
+    with pytest.raises(InputError, match=r"options was .*now it is .*--no-resume"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, max_ratio=0.9)
     monkeypatch.setattr(making_module, "CODEC_VERSION", 2)
     monkeypatch.setattr("w8a8sc_tool.jobs.conversion.CODEC_VERSION", 2)

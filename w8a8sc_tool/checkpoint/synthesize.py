@@ -21,6 +21,7 @@ from ..safetensors_file import DTYPES, TensorInfo, header_for
 from .tokenizer import tokenizer_files
 
 Dtype = Literal["float16", "bfloat16"]
+_OTHER_TYPES: Final = ("FLOAT", "W8A8", "W8A8_DYNAMIC")
 _BLOCK_ELEMENTS: Final = 4 << 20
 _SMALLEST_VOCABULARY: Final = 320  # all bytes and the special tokens
 
@@ -91,17 +92,17 @@ def synthesize(
 
     preset: one of MODELS; layers, vocabulary, norm_bias: instead of the preset's. dtype: of the float model; bfloat16
     also makes deq_scale float32. types: (pattern, type) for linear layers that are not W8A8S, patterns as in a shell,
-    type FLOAT or W8A8; None for the recipe's FLOAT layers. part_bytes: split into files of about this size. advance is
-    called with (bytes written, bytes in all) after each piece. Raises InputError if the folder exists, UsageError for
-    what cannot be.
+    type FLOAT, W8A8 or W8A8_DYNAMIC; None for the recipe's FLOAT layers. part_bytes: split into files of about this
+    size. advance is called with (bytes written, bytes in all) after each piece. Raises InputError if the folder exists,
+    UsageError for what cannot be.
     """
     if dtype not in ("float16", "bfloat16"):
         raise UsageError(f"dtype {dtype!r} is neither float16 nor bfloat16")
     model = _model(preset, layers=layers, vocabulary=vocabulary, norm_bias=norm_bias, part_bytes=part_bytes)
     rules = [(pattern, "FLOAT") for pattern in model.float_layers] if types is None else list(types)
     for pattern, kind in rules:
-        if kind not in ("FLOAT", "W8A8"):
-            raise UsageError(f"type {kind} for {pattern} is neither FLOAT nor W8A8")
+        if kind not in _OTHER_TYPES:
+            raise UsageError(f"type {kind} for {pattern} is none of {', '.join(_OTHER_TYPES)}")
     target = Path(folder)
     try:
         target.mkdir(parents=True)
@@ -207,6 +208,10 @@ class _Maker:
         yield _Tensor(f"{name}.weight", "I8", (n, k), kind, lambda: self._weights(name, n, k))
         spread = gain * k**-0.5 / float(_weight_table().astype(np.float32).std())
         scales = spread * (1 + 0.1 * _normal_table()[self._random(f"{name}.deq_scale", n)])
+        if kind == "W8A8_DYNAMIC":
+            yield self._values(f"{name}.weight_scale", self._float, kind, scales.astype(np.float32)[:, None])
+            yield self._values(f"{name}.weight_offset", self._float, kind, np.zeros((n, 1), np.float32))
+            return
         deq = (scales * _INPUT_SCALE).astype(np.float32)
         yield self._values(f"{name}.input_scale", self._float, kind, np.full(1, _INPUT_SCALE, np.float32))
         yield self._values(f"{name}.input_offset", self._float, kind, np.full(1, _INPUT_OFFSET, np.float32))
@@ -238,7 +243,7 @@ class _Maker:
             values = np.take(table, block)
             sums.append(values.reshape(-1, k).sum(axis=1, dtype=np.int64))
             yield values
-        self._row_sums[name] = np.concatenate(sums)
+        self._row_sums[name] = np.concatenate(sums)  # for the bias
 
     def _bias(self, name: str) -> npt.NDArray[Any]:
         return (-_INPUT_OFFSET * self._row_sums.pop(name)).astype(np.int32)

@@ -13,6 +13,7 @@ from .. import VERSION
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
+    from ..jobs.compare import Comparison
     from ..jobs.compress import Compressed
     from ..jobs.inspect import Inspection, ModuleRow
     from ..jobs.verify import Report
@@ -54,13 +55,17 @@ def group() -> None:
 @click.option("-o", "--output", default=".", help="Folder below which the directories are created [default: here].")
 @click.option("--name", help="The model's name in folder names [default: from MODEL].")
 @_processes
+@click.option("--backend", type=click.Choice(["auto", "native", "msmodelslim"]), default="auto", show_default=True)
+@click.option("--executor", metavar="vendor|builtin|PATH", help="What msmodelslim starts for each tensor.")
 @click.option(
-    "--max-ratio",
-    type=float,
-    default=0.95,
-    show_default=True,
-    help="Keep layers W8A8S that do not compress below this.",
+    "--preset", default="auto", show_default=True, metavar="auto|none|FILE", help="What is known of the model."
 )
+@click.option(
+    "--keep", multiple=True, metavar="PATTERN", help="Leave these layers uncompressed; * and ? as in a shell."
+)
+@click.option("--max-ratio", type=float, help="Keep layers W8A8S that do not compress below this [default: 0.95].")
+@click.option("--target", type=click.Choice(["0.18", "0.23"]), default="0.18", show_default=True, help="vLLM Ascend.")
+@click.option("--no-compress", is_flag=True, help="Write an uncompressed W8A8S directory.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete.")
 @click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it.")
@@ -72,7 +77,13 @@ def compress(
     output: str,
     name: str | None,
     processes: int | None,
-    max_ratio: float,
+    backend: str,
+    executor: str | None,
+    preset: str,
+    keep: tuple[str, ...],
+    max_ratio: float | None,
+    target: Any,
+    no_compress: bool,
     dry_run: bool,
     overwrite: bool,
     no_resume: bool,
@@ -90,7 +101,9 @@ def compress(
 
     out = Output(as_json=as_json, quiet=quiet)
     if dry_run:
-        plans = job.plan(model, tp=tp, max_ratio=max_ratio)
+        plans = job.plan(
+            *(model,), tp=tp, max_ratio=max_ratio, keep=keep, preset=preset, target=target, compress=not no_compress
+        )
         out.document([_plan_document(plan) for plan in plans])
         for plan in plans:
             _show_plan(plan, out)
@@ -101,6 +114,12 @@ def compress(
         name=name,
         processes=processes,
         max_ratio=max_ratio,
+        keep=keep,
+        preset=preset,
+        target=target,
+        compress=not no_compress,
+        backend=backend,
+        executor=executor,
         overwrite=overwrite,
         resume=not no_resume,
         verify_output=not no_verify,
@@ -134,6 +153,52 @@ def verify(directory: str, source: str | None, quick: bool, processes: int | Non
 
 
 @group.command()
+@click.argument("first")
+@click.argument("second")
+@_processes
+@_common
+def compare(first: str, second: str, processes: int | None, as_json: bool, quiet: bool) -> int:
+    """Say whether two sharded_state directories hold the same model, and what differs in their coding.
+
+    Directories of any origin: two of ours, one made by the vendor's script, one downloaded.
+
+    \b
+    Example:
+      w8a8sc compare Qwen3-8B-w8a8sc-310-vllm-tp1 downloads/Qwen3-8B-w8a8sc-310-vllm-tp1
+    """
+    from ..jobs import compare as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.compare(first, second, processes=processes, progress=out)
+    out.document(_comparison_document(found))
+    _show_comparison(found, out)
+    return 0 if found.same_model else 1
+
+
+@group.command("install-executor")
+@click.option("--uninstall", is_flag=True, help="Remove it again.")
+@_common
+def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
+    """Give the installed msmodelslim an executor, so that it compresses without CANN.
+
+    The executor is this project's codec. An executor that was built with CANN is never replaced.
+
+    \b
+    Example:
+      pip install 'w8a8sc[msmodelslim]' && w8a8sc install-executor
+    """
+    from ..backends import msmodelslim as backend
+
+    out = Output(as_json=as_json, quiet=quiet)
+    path = backend.uninstall_executor() if uninstall else backend.install_executor()
+    out.document({"executor": str(path) if path else None, "installed": not uninstall})
+    if uninstall:
+        out.result(f"removed {path}" if path else "nothing to remove: msmodelslim has no executor of ours")
+    else:
+        out.result(f"{path}: msmodelslim now compresses with w8a8sc's codec")
+
+
+@group.command()
 @click.argument("path")
 @_common
 def inspect(path: str, as_json: bool, quiet: bool) -> None:
@@ -163,6 +228,7 @@ def inspect(path: str, as_json: bool, quiet: bool) -> None:
 @click.option("--vocab-size", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
 @click.option("--float", "floats", multiple=True, metavar="PATTERN", help="FLOAT layers instead of the recipe's.")
 @click.option("--w8a8", "w8a8", multiple=True, metavar="PATTERN", help="W8A8 layers.")
+@click.option("--dynamic", multiple=True, metavar="PATTERN", help="W8A8_DYNAMIC layers.")
 @click.option("--no-float", is_flag=True, help="No FLOAT layers.")
 @click.option("--part-size", type=float, metavar="GB", help="Split into files of about this size; 0 for one file.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
@@ -177,6 +243,7 @@ def synthesize(
     vocab_size: int | None,
     floats: tuple[str, ...],
     w8a8: tuple[str, ...],
+    dynamic: tuple[str, ...],
     no_float: bool,
     part_size: float | None,
     seed: int,
@@ -193,9 +260,13 @@ def synthesize(
 
     out = Output(as_json=as_json, quiet=quiet)
     types = None
-    if floats or w8a8 or no_float:
+    if floats or w8a8 or dynamic or no_float:
         recipe = () if no_float or floats else job.MODELS[preset].float_layers if preset in job.MODELS else ()
-        types = [(p, "W8A8") for p in w8a8] + [(p, "FLOAT") for p in (*floats, *recipe)]
+        types = (
+            [(p, "W8A8") for p in w8a8]
+            + [(p, "W8A8_DYNAMIC") for p in dynamic]
+            + [(p, "FLOAT") for p in (*floats, *recipe)]
+        )
     written = 0
 
     def count(nbytes: int, total: int) -> None:
@@ -330,6 +401,37 @@ def _show_report(report: Report, out: Output) -> None:
     out.result(
         f"{verdict}: TP {report.tp}, {report.tensors} tensors ({report.compressed_weights} compressed weights), "
         f"{size(report.bytes)}{against}"
+    )
+
+
+def _comparison_document(found: Comparison) -> dict[str, Any]:
+    return {
+        "first": str(found.first),
+        "second": str(found.second),
+        "same_model": found.same_model,
+        "same_bytes": found.same_bytes,
+        "tensor_parallel_size": found.tp,
+        "tensors": found.tensors,
+        "compressed_weights": found.compressed_weights,
+        "differences": found.differences,
+        "coding": found.coding,
+    }
+
+
+def _show_comparison(found: Comparison, out: Output) -> None:
+    for difference in found.differences:
+        out.result(difference)
+    for path, coding in zip((found.first, found.second), found.coding):
+        told = "; ".join(
+            f"{aspect}: " + ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
+            for aspect, values in coding.items()
+        )
+        if told:
+            out.result(f"coding of {path}: {told}")
+    verdict = "the same model" if found.same_model else f"{len(found.differences)} differences"
+    same = ", byte for byte" if found.same_model and found.same_bytes else ""
+    out.result(
+        f"{verdict}{same}: TP {found.tp}, {found.tensors} tensors, {found.compressed_weights} compressed weights"
     )
 
 

@@ -15,15 +15,20 @@ from typing import Final
 import msgspec
 
 from .. import VERSION
+from ..backends.msmodelslim import NATIVE
+from ..backends.msmodelslim import choose as choose_backend
 from ..checkpoint import Checkpoint
 from ..errors import InputError, Problem, UsageError, refuse
-from ..layouts import ARCHITECTURES
-from ..plan import Options, Plan, make_plan
-from ..plan.plan import DEFAULT_MAX_RATIO
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
+from ..plan import Options, Plan, Preset, make_plan
+from ..plan import preset as presets
+from ..plan.patterns import matches
+from ..plan.plan import names_of
+from ..plan.preset import deviations
 from ..sharded_state import Manifest, check_target, recover
 from ..sharded_state import manifest as manifest_file
 from .conversion import Conversion
-from .machine import default_processes
+from .machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes
 from .making import CODEC_VERSION
 from .progress import Progress, Silent
 from .source_identity import read_identity
@@ -65,30 +70,58 @@ def model_name(model: Path) -> str:
     return _NAME_SUFFIX.sub("", name) or name or "model"
 
 
-def target_folder(output: Path, name: str, tp: int) -> Path:
+def target_folder(output: Path, name: str, tp: int, kind: str = "w8a8sc") -> Path:
     """Where a directory goes below `output`: the tree that published directories have."""
-    return output / f"{name}-w8a8sc-310-vllm" / f"TP{tp}" / f"{name}-w8a8sc-310-vllm-tp{tp}"
+    return output / f"{name}-{kind}-310-vllm" / f"TP{tp}" / f"{name}-{kind}-310-vllm-tp{tp}"
 
 
 def plan(
-    model: str | os.PathLike[str], *, tp: Sequence[int] = (1,), max_ratio: float = DEFAULT_MAX_RATIO
+    model: str | os.PathLike[str],
+    *,
+    tp: Sequence[int] = (1,),
+    max_ratio: float | None = None,
+    keep: Sequence[str] = (),
+    preset: str = "auto",
+    target: Target = DEFAULT_TARGET,
+    compress: bool = True,
 ) -> list[Plan]:
     """What `compress` would do, one plan per tensor-parallel size; raises as `compress` does, and writes nothing."""
-    return _plans(Checkpoint.open(Path(model), ARCHITECTURES), tp, max_ratio)
+    checkpoint = Checkpoint.open(Path(model), ARCHITECTURES)
+    chosen = presets.choose(checkpoint.config, preset)
+    return _plans(checkpoint, tp, _options(chosen, max_ratio, keep, target, compress, "native"), chosen)
 
 
-def _plans(checkpoint: Checkpoint, tp: Sequence[int], max_ratio: float) -> list[Plan]:
+def _options(
+    preset: Preset, max_ratio: float | None, keep: Sequence[str], target: Target, compress: bool, backend: str
+) -> Options:
+    """The preset's options, and over them what was asked for."""
+    return Options(
+        max_ratio=preset.max_ratio if max_ratio is None else max_ratio,
+        keep=tuple(dict.fromkeys([*preset.keep, *keep])),
+        target=target,
+        preset=preset.name,
+        compress=compress,
+        backend=backend if compress else "native",
+    )
+
+
+def _plans(checkpoint: Checkpoint, tp: Sequence[int], options: Options, preset: Preset) -> list[Plan]:
     if not tp or len(set(tp)) != len(tp):
         raise UsageError("tensor-parallel sizes must be given, each once")
     plans: list[Plan] = []
     problems: list[Problem] = []
     for size in tp:
         try:
-            plans.append(make_plan(checkpoint, size, Options(max_ratio=max_ratio)))
+            plans.append(make_plan(checkpoint, size, options))
         except InputError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     refuse(problems)
-    return plans
+    names = [names_of(item.module) for item in plans[0].modules if item.module.kind == "linear"]
+    for pattern in options.keep:
+        if pattern not in preset.keep and not any(matches(pattern, found) for found in names):
+            raise UsageError(f"--keep {pattern} fits no layer", remedy="see the layers' names with w8a8sc inspect")
+    told = deviations(preset, checkpoint)
+    return [msgspec.structs.replace(item, warnings=(*item.warnings, *told)) for item in plans]
 
 
 def compress(
@@ -98,7 +131,13 @@ def compress(
     tp: Sequence[int] = (1,),
     name: str | None = None,
     processes: int | None = None,
-    max_ratio: float = DEFAULT_MAX_RATIO,
+    max_ratio: float | None = None,
+    keep: Sequence[str] = (),
+    preset: str = "auto",
+    target: Target = DEFAULT_TARGET,
+    compress: bool = True,
+    backend: str = "auto",
+    executor: str | None = None,
     overwrite: bool = False,
     resume: bool = True,
     verify_output: bool = True,
@@ -107,9 +146,11 @@ def compress(
     """Compress a W8A8S checkpoint for each tensor-parallel size into a sealed directory below `output`.
 
     name: of the model in the output's folder names, from the checkpoint's folder by default. processes: worker
-    processes, as many as cores and memory allow by default. max_ratio: a layer that compresses to this fraction or more
-    stays W8A8S. resume: go on with what an interrupted run left. verify_output: read everything back and check it
-    before it is put in place.
+    processes, as many as cores and memory allow by default. preset: auto, none, a shipped preset's name or a file; it
+    gives defaults for max_ratio (a layer that compresses to this fraction or more stays W8A8S) and adds to keep
+    (patterns of layers to leave uncompressed). target: the vLLM Ascend release whose keys are written. compress: False
+    for an uncompressed W8A8S directory. backend, executor: who compresses, see backends.msmodelslim.choose. resume: go
+    on with what an interrupted run left. verify_output: read everything back and check it before it is put in place.
 
     The checkpoint is read, and every tile encoded, once for all sizes together. Raises InputError, with all problems in
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.
@@ -117,24 +158,31 @@ def compress(
     """
     progress = progress or Silent()
     checkpoint = Checkpoint.open(Path(model), ARCHITECTURES)
-    plans = _plans(checkpoint, tp, max_ratio)
+    chosen = presets.choose(checkpoint.config, preset)
+    engine = choose_backend(backend, executor) if compress else NATIVE
+    options = _options(chosen, max_ratio, keep, target, compress, engine.name)
+    plans = _plans(checkpoint, tp, options, chosen)
     name = name or model_name(Path(model))
     if "/" in name or "\0" in name or name in (".", ".."):
         raise UsageError(f"{name!r} cannot be part of a folder's name", remedy="give another --name")
-    count = processes or default_processes()
+    count = processes or default_processes(BYTES_PER_VENDOR if engine.executor else BYTES_PER_WORKER)
     if count < 1:
         raise UsageError("the number of processes must be positive")
-    targets = {item.tp: target_folder(Path(output), name, item.tp) for item in plans}
+    kind = "w8a8sc" if compress else "w8a8s"
+    targets = {item.tp: target_folder(Path(output), name, item.tp, kind) for item in plans}
     done = {item.tp: _already_done(targets[item.tp], checkpoint, item, count, overwrite, progress) for item in plans}
     todo = [item for item in plans if done[item.tp] is None]
     _check_space(Path(output), todo)
     for warning in dict.fromkeys(warning for item in todo for warning in item.warnings):
         progress.note(warning)
+    if todo and compress:
+        progress.note(f"compressing with {engine.name}: {engine.reason}")
     if todo:
         started = time.monotonic()
         places = [targets[item.tp] for item in todo]
         manifests = Conversion(
             *(checkpoint, todo, places, name, count, progress),
+            backend=engine,
             overwrite=overwrite,
             resume=resume,
             verify_output=verify_output,
@@ -165,7 +213,7 @@ def _already_done(
         and manifest.tool_version == VERSION
         and manifest.codec_version == CODEC_VERSION
         and manifest.tensor_parallel_size == item.tp
-        and manifest.options == msgspec.to_builtins(item.options)
+        and manifest.options == item.options.document()
     )
     if manifest is None or not same or manifest.source != read_identity(checkpoint, processes, progress):
         check_target(target, overwrite=False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from .. import VERSION
+from ..backends.msmodelslim import Backend
 from ..checkpoint import Checkpoint, SourceTensor
 from ..errors import InputError, WorkError
 from ..plan import Plan
@@ -20,6 +19,7 @@ from .pool import Pool
 from .progress import Progress
 from .schedule import Schedule
 from .source_identity import identity, read_identity, shallow_identity
+from .vendor import temporary_folder
 from .verify import verify
 
 _HANDLER: Final = "w8a8sc_tool.jobs.convert_worker:Converter"
@@ -41,6 +41,7 @@ class Conversion:
         processes: int,
         progress: Progress,
         *,
+        backend: Backend,
         overwrite: bool,
         resume: bool,
         verify_output: bool,
@@ -49,6 +50,7 @@ class Conversion:
         self._name = name
         self._processes = processes
         self._progress = progress
+        self._backend = backend
         self._resume = resume
         self._verify_output = verify_output
         self._makings = []
@@ -88,7 +90,7 @@ class Conversion:
             "codec_version": CODEC_VERSION,
             "model": self._name,
             "tensor_parallel_size": making.plan.tp,
-            "options": msgspec.to_builtins(making.plan.options),
+            "options": making.plan.options.document(),
         }
         if self._resume:
             manifest = making.was_sealed(head)
@@ -133,13 +135,21 @@ class Conversion:
         """Have workers make every module that is missing."""
         plan = self._makings[0].plan
         paths = [[str(rank.path) for rank in making.ranks] for making in self._makings]
-        with Pool(self._processes, _HANDLER, paths, plan.options.max_ratio) as pool:
+        with ExitStack() as stack:
+            vendor = None
+            if self._backend.executor is not None:
+                vendor = (str(stack.enter_context(temporary_folder())), self._backend.executor)
+            pool = stack.enter_context(Pool(self._processes, _HANDLER, paths, plan.options.max_ratio, vendor))
             self._take_earlier(pool, earlier)
             units = self._units()
             sizes = ", ".join(str(making.plan.tp) for making in self._makings if making.finished is None)
             self._progress.begin(f"compressing for TP {sizes}", plan.source_bytes)
             self._progress.advance(plan.source_bytes - sum(unit.source_bytes for unit in units))
-            Schedule(units, pool, self).run()
+            try:
+                Schedule(units, pool, self).run()
+            except BaseException:
+                self._save()
+                raise
             unused = [tensor for tensor in plan.unused if tensor.name not in self._sources]
             for number in pool.idle()[:1]:
                 pool.call(number, "unused tensors", "hash_sources", unused)
@@ -222,6 +232,13 @@ class Conversion:
         """It is durable: say so in the journals."""
         for number, entries in batch.items():
             self._makings[number].journal.add(entries)
+
+    def _save(self) -> None:
+        """Before giving up: record what is complete, if that can be done."""
+        with suppress(WorkError):
+            batch = self.start_sync()
+            self.sync(batch)
+            self.record(batch)
 
     def _read_back(self, making: Making) -> None:
         report = verify(making.sealed.partial, processes=self._processes, progress=self._progress)

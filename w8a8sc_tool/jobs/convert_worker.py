@@ -86,8 +86,16 @@ class Claim(msgspec.Struct, frozen=True):
 class Converter:
     """Works on one unit at a time; results whose place is not known yet wait here until `place` is called."""
 
-    def __init__(self, paths: list[list[str]], max_ratio: float) -> None:
-        """paths: the rank files, by directory and rank; they exist already."""
+    def __init__(self, paths: list[list[str]], max_ratio: float, vendor: tuple[str, str] | None = None) -> None:
+        """paths: the rank files, by directory and rank; they exist already.
+
+        vendor: to compress through msmodelslim, a folder for its temporary files and its executor.
+        """
+        self._compress: Any = compress_shards
+        if vendor is not None:
+            from .vendor import VendorCompressor
+
+            self._compress = VendorCompressor(*vendor).compress_shards
         self._paths = [[Path(path) for path in directory] for directory in paths]
         self._fds: dict[tuple[int, int], int] = {}
         self._max_ratio = max_ratio
@@ -105,7 +113,7 @@ class Converter:
         if compressed:
             sources = next(iter(compressed.values())).sources
             modules = [planned.module for planned in compressed.values()]
-            found = compress_shards(modules, sources, self._reader)
+            found = self._compress(modules, sources, self._reader)
             self._waiting[unit.name] = {}
             for (number, planned), shards in zip(compressed.items(), found):
                 made[number] = self._judge(number, planned, shards, hashes[number], small[number])

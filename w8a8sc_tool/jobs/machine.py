@@ -8,6 +8,7 @@ from typing import Final
 
 # A worker's own memory: interpreter, kernels, and the blocks and results it works on.
 BYTES_PER_WORKER: Final = 400 << 20
+BYTES_PER_VENDOR: Final = 2500 << 20  # with msmodelslim beside it: torch, the weight, its fractals, the result
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -67,10 +68,10 @@ def _stat_value(path: Path, key: str) -> int:
     return 0
 
 
-def default_processes() -> int:
+def default_processes(bytes_per_worker: int = BYTES_PER_WORKER) -> int:
     """One per core, fewer if memory would not allow it."""
     memory = free_memory()
     allowed = cores()
     if memory is not None:
-        allowed = min(allowed, max(1, memory // BYTES_PER_WORKER))
+        allowed = min(allowed, max(1, memory // bytes_per_worker))
     return allowed

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from .. import VERSION, files
 from ..checkpoint import Checkpoint
 from ..errors import InputError
@@ -213,7 +211,7 @@ class Making:
             model=name,
             architecture=checkpoint.config.architecture,
             tensor_parallel_size=self.plan.tp,
-            options=msgspec.to_builtins(self.plan.options),
+            options=self.plan.options.document(),
             source=source,
             layers=[
                 LayerEntry(layer, what.n, what.k, what.quantization, _rounded(what.ratio), what.fallback)

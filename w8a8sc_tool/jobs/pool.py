@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -24,22 +26,28 @@ _START = (
 
 
 class _Worker:
-    def __init__(self, handler: str, arguments: tuple[object, ...], environment: dict[str, str]) -> None:
+    def __init__(
+        self, handler: str, arguments: tuple[object, ...], environment: dict[str, str], log: Path | None
+    ) -> None:
         ours, theirs = socket.socketpair()
         self._lifeline_read, self._lifeline = os.pipe()
         root = str(Path(__file__).resolve().parents[2])
+        output = 2 if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START, root, str(theirs.fileno()), str(self._lifeline_read)],
                 pass_fds=(theirs.fileno(), self._lifeline_read),
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # standard output belongs to the result
+                stdout=output,  # standard output belongs to the result
+                stderr=output,
                 env=environment,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone
             )
         finally:
             theirs.close()
             os.close(self._lifeline_read)
+            if output != 2:
+                os.close(output)
         self.connection = Connection(ours.detach())
         self.task: str | None = None
         self.connection.send((handler, arguments))
@@ -47,24 +55,33 @@ class _Worker:
     def close(self) -> None:
         self.connection.close()
         os.close(self._lifeline)  # ends the worker, in the middle of its work if need be
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # its session: whatever it has started too
         self.process.wait()
 
 
 class Pool:
     """`count` processes, each holding an object of the class named by `handler` ("package.module:Class")."""
 
-    def __init__(self, count: int, handler: str, *arguments: object) -> None:
-        environment = dict(os.environ)
+    def __init__(
+        self,
+        count: int,
+        handler: str,
+        *arguments: object,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        """environment: variables to set in the workers; log: where what they print goes, instead of standard error."""
+        inherited = dict(os.environ) | dict(environment or {})
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            environment[variable] = "1"
+            inherited[variable] = "1"
         # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew.
-        environment |= {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+        inherited |= {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
         self._workers: list[_Worker] = []
         try:
             for _ in range(count):
-                self._workers.append(_Worker(handler, arguments, environment))
+                self._workers.append(_Worker(handler, arguments, inherited, log))
         except OSError as error:
             self.close()
             raise WorkError(f"a worker process cannot be started ({error.strerror})") from None

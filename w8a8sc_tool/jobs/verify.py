@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from .. import hashing
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..errors import InputError
-from ..layouts import ARCHITECTURES, Module, check_size, modules
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, TARGETS, Module, Target, check_size, modules
 from ..plan import Options, PlannedModule, make_plan
 from ..sharded_state import Manifest, ShardedState
 from ..sharded_state import manifest as manifest_file
@@ -181,7 +181,7 @@ def _check_structure(
         problems = check_size(config, state.tp) if state.tp else []
         found: list[Module] = []
         if not problems and state.tp:
-            found, problems = modules(config, description, state.tp)
+            found, problems = modules(config, description, state.tp, target_of(state))
     except InputError as error:
         problems = error.problems
         findings += [Finding(problem.what, problem.where) for problem in problems]
@@ -196,6 +196,19 @@ def _check_structure(
         if state.ranks.get(rank):
             findings += _check_rank(found, description, tensors, str(state.ranks[rank][0].path))
     return description
+
+
+def target_of(state: ShardedState) -> Target:
+    """The vLLM Ascend release a directory was made for: what its manifest says, else what its keys look like."""
+    told = state.manifest.options.get("target") if state.manifest is not None else None
+    for target in TARGETS:
+        if told == target:
+            return target
+    names = {name for files in state.ranks.values() for file in files for name in file.tensors}
+    dynamic = {name.rpartition(".")[0] for name in names if name.endswith(".weight_scale")}
+    dynamic -= {name.rpartition(".")[0] for name in names if name.endswith(".deq_scale")}
+    newer = any(f"{name}.input_scale" in names for name in dynamic)
+    return "0.23" if newer else DEFAULT_TARGET
 
 
 def is_compressed(module: Module, description: Description) -> bool:
@@ -258,7 +271,7 @@ def _source_tasks(
     """One task per module: compare it on all ranks with what the source becomes."""
     if description is None or not state.tp:
         return []
-    plan = make_plan(checkpoint, state.tp, Options())
+    plan = make_plan(checkpoint, state.tp, Options(target=target_of(state)))
     findings += _compare_side_files(checkpoint, state, description, plan.modules)
     return [
         (

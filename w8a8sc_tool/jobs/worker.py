@@ -46,4 +46,6 @@ def _end_with_parent(lifeline: int) -> None:
     try:
         os.read(lifeline, 1)
     finally:
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)  # whatever it has started too
         os._exit(1)

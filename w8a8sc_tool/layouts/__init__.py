@@ -9,7 +9,17 @@ from ..checkpoint.description import Description
 from ..errors import Problem
 from . import qwen3
 from .modules import Member, Module, Output, Slice, Source
-from .table import SUPPORTED_TYPES, Entry, Linear, expand, indivisible, valid_sizes
+from .table import (
+    DEFAULT_TARGET,
+    SUPPORTED_TYPES,
+    TARGETS,
+    Entry,
+    Linear,
+    Target,
+    expand,
+    indivisible,
+    valid_sizes,
+)
 
 ARCHITECTURES = (qwen3.ARCHITECTURE,)
 # A compressed layer is described by its new type in a directory and by the old one in a checkpoint.
@@ -17,12 +27,15 @@ UNCOMPRESSED = {"W8A8SC": "W8A8S"}
 
 __all__ = [
     "ARCHITECTURES",
+    "DEFAULT_TARGET",
+    "TARGETS",
     "UNCOMPRESSED",
     "Member",
     "Module",
     "Output",
     "Slice",
     "Source",
+    "Target",
     "check_size",
     "modules",
     "valid_sizes",
@@ -44,7 +57,9 @@ def check_size(config: ModelConfig, tp: int) -> list[Problem]:
     ]
 
 
-def modules(config: ModelConfig, description: Description, tp: int) -> tuple[list[Module], list[Problem]]:
+def modules(
+    config: ModelConfig, description: Description, tp: int, target: Target = DEFAULT_TARGET
+) -> tuple[list[Module], list[Problem]]:
     """Every module of the model at a size that `check_size` accepts, in the order of the forward pass."""
     result: list[Module] = []
     problems: list[Problem] = []
@@ -56,7 +71,7 @@ def modules(config: ModelConfig, description: Description, tp: int) -> tuple[lis
             if kind is None:
                 continue
             quantization = kind
-        result.append(expand(entry, layer, tp, quantization, description))
+        result.append(expand(entry, layer, tp, quantization, description, target))
     return result, problems
 
 

@@ -6,12 +6,12 @@ from typing import Final, Literal
 
 import msgspec
 
-Conversion = Literal["float16", "int8", "int32", "scale_bits", "offset", "ones"]
+Conversion = Literal["float16", "float32", "int8", "int32", "scale_bits", "offset", "ones", "zeros"]
 """How a source tensor becomes an output tensor.
 
 float16: F16, BF16 or F32 to F16, overflow is an error. int8, int32: as they are. scale_bits: a float32 deq_scale
-becomes int64 with the float's bits in the low half, an int64 stays. offset: a floating integral value to int8. ones:
-float32 1.0, without a source.
+becomes int64 with the float's bits in the low half, an int64 stays. offset: a floating integral value to int8.
+float32: F16, BF16 or F32 to F32. ones, zeros: constants, without a source.
 """
 
 FLOATING: Final = ("F16", "BF16", "F32")

@@ -6,14 +6,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from .modules import FLOATING, Conversion, Member, Module, Output, Slice, Source
 
 VOCABULARY_PADDING = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
-SUPPORTED_TYPES = ("W8A8S", "W8A8", "FLOAT")
+SUPPORTED_TYPES = ("W8A8S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
+
+Target = Literal["0.18", "0.23"]
+"""The vLLM Ascend release whose keys are written: 0.23 stands for itself and later ones.
+
+They differ in one thing: from 0.23 on, a W8A8_DYNAMIC layer also has an input_scale and an input_offset, of any value.
+"""
+TARGETS: Final[tuple[Target, ...]] = get_args(Target)
+DEFAULT_TARGET: Final[Target] = "0.18"  # the release of vLLM Ascend's guide for Atlas 300I Duo
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,10 @@ def padded(vocabulary: int) -> int:
     return -(-vocabulary // VOCABULARY_PADDING) * VOCABULARY_PADDING
 
 
-def expand(entry: Entry, layer: int, tp: int, quantization: str, description: Description) -> Module:
+def expand(entry: Entry, layer: int, tp: int, quantization: str, description: Description, target: Target) -> Module:
     """The module of one table row for a tensor-parallel size; quantization: the type of a linear layer."""
     if isinstance(entry, Linear):
-        return _linear(entry, layer, tp, quantization)
+        return _linear(entry, layer, tp, quantization, target)
     if isinstance(entry, Norm):
         return _norm(entry, layer, tp, description)
     if isinstance(entry, Embedding):
@@ -117,7 +125,7 @@ def _embedding(entry: Embedding, layer: int, tp: int) -> Module:
     return Module(entry.name, "embedding", layer, "FLOAT", (output,), (Source(source, FLOATING, shape),))
 
 
-def _linear(entry: Linear, layer: int, tp: int, quantization: str) -> Module:
+def _linear(entry: Linear, layer: int, tp: int, quantization: str, target: Target) -> Module:
     ranks = range(tp)
     if entry.cut == "rows":
         k = entry.k
@@ -155,8 +163,18 @@ def _linear(entry: Linear, layer: int, tp: int, quantization: str) -> Module:
         )
         sources.extend(Source(f"{part.name}.{leaf}", FLOATING, (1,)) for part in entry.of)
 
+    def constant(leaf: str, dtype: str, conversion: Conversion) -> None:
+        outputs.append(Output(f"{entry.name}.{leaf}", dtype, (1,), conversion, ((),) * tp))
+
     if quantization == "FLOAT":
         matrix("weight", "F16", "float16", FLOATING)
+    elif quantization == "W8A8_DYNAMIC":
+        matrix("weight", "I8", "int8", ("I8",))
+        per_row("weight_scale", "F32", "float32", FLOATING, (1,))
+        per_row("weight_offset", "F32", "float32", FLOATING, (1,))
+        if target != "0.18":
+            constant("input_scale", "F16", "ones")
+            constant("input_offset", "I8", "zeros")
     else:
         matrix("weight", "I8", "int8", ("I8",))
         scalar("input_scale", "F16", "float16")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -12,8 +12,10 @@ from ..checkpoint import Checkpoint, SourceTensor
 from ..checkpoint.convert import to_float32, to_offset
 from ..checkpoint.reader import SourceReader
 from ..errors import InputError, Problem, UsageError, refuse
-from ..layouts import Module, Output, check_size, modules
+from ..layouts import DEFAULT_TARGET, Module, Output, Target, check_size, modules
 from ..safetensors_file import DTYPES
+from .patterns import matches
+from .preset import DEFAULT_MAX_RATIO
 
 Fallback = Literal["source", "pinned", "shape", "ratio"]
 """Why a linear layer is not compressed.
@@ -27,15 +29,28 @@ SHAPE_MULTIPLE: Final = 64
 SMALLEST_N: Final = 128
 LARGEST_EXCLUDED_K: Final = 256
 
-DEFAULT_MAX_RATIO: Final = 0.95
 # Published recipes compress to 0.40 .. 0.65; used only to estimate sizes before the work.
 ESTIMATED_RATIO: Final = 0.6
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What changes the output besides its input: the ratio from which on a layer stays as it is."""
+    """What changes the output besides its input.
+
+    max_ratio: the ratio from which on a layer stays as it is. keep: patterns of layers to leave uncompressed. target:
+    the vLLM Ascend release whose keys are written. preset: the name of the one that was used. compress: False leaves
+    every layer W8A8S. backend: who compresses.
+    """
 
     max_ratio: float = DEFAULT_MAX_RATIO
+    keep: tuple[str, ...] = ()
+    target: Target = DEFAULT_TARGET
+    preset: str = "none"
+    compress: bool = True
+    backend: str = "native"
+
+    def document(self) -> dict[str, Any]:
+        """The options as they stand in manifests and journals."""
+        return dict(msgspec.json.decode(msgspec.json.encode(self)))
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work."""
@@ -122,11 +137,12 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
     if tp < 1:
         raise UsageError(f"tensor-parallel size {tp} is not positive")
     refuse(check_size(checkpoint.config, tp))
-    found, problems = modules(checkpoint.config, checkpoint.description, tp)
+    found, problems = modules(checkpoint.config, checkpoint.description, tp, options.target)
     for module in found:
         problems += source_problems(module, checkpoint)
     refuse(problems)
-    planned = tuple(decide(module, checkpoint.tensors) for module in found)
+    keep = options.keep if options.compress else ("*",)
+    planned = tuple(decide(module, checkpoint.tensors, keep) for module in found)
     used = {name for item in planned for name in item.sources}
     unused = tuple(tensor for name, tensor in checkpoint.tensors.items() if name not in used)
     warnings = [*checkpoint.warnings, *_scalar_warnings(planned)]
@@ -158,17 +174,24 @@ def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def decide(module: Module, tensors: dict[str, SourceTensor]) -> PlannedModule:
+def decide(module: Module, tensors: dict[str, SourceTensor], keep: Sequence[str] = ()) -> PlannedModule:
     """Whether a module is compressed, as far as that is known before the work."""
     sources = {source.name: tensors[source.name] for source in module.sources}
     fallback: Fallback | None = None
     if module.kind == "linear":
         if module.quantization != "W8A8S":
             fallback = "source"
+        elif any(matches(pattern, names_of(module)) for pattern in keep):
+            fallback = "pinned"
         elif not fits_kernel(module.n, module.k):
             fallback = "shape"
     compress = module.kind == "linear" and fallback is None
     return PlannedModule(module, compress, fallback, sources)
+
+
+def names_of(module: Module) -> tuple[str, ...]:
+    """What a pattern may call a layer: its fused name and its members' names in the checkpoint."""
+    return (module.name, *(member.name for member in module.members))
 
 
 def fits_kernel(n: int, k: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import SourceTensor
-from ..checkpoint.convert import to_float16, to_offset, to_scale_bits
+from ..checkpoint.convert import to_float16, to_float32, to_offset, to_scale_bits
 from ..checkpoint.reader import SourceReader
 from ..layouts import Output, Slice
 from ..safetensors_file import DTYPES
@@ -26,10 +26,10 @@ def blocks(
     outputs: the same tensor at several tensor-parallel sizes. Every source byte is read once, however many ranks of
     however many outputs use it. The pieces of a rank come in order.
     """
-    if outputs[0].conversion == "ones":
+    if outputs[0].conversion in ("ones", "zeros"):
         for number, output in enumerate(outputs):
             for rank in range(len(output.slices)):
-                yield number, rank, 0, np.ones((), np.float32)
+                yield number, rank, 0, np.full(output.shape, output.conversion == "ones", DTYPES[output.dtype])
         return
     row_bytes = [_row_bytes(output) for output in outputs]
     for name, first, last, users in _shared_rows(outputs):
@@ -68,6 +68,8 @@ def convert(rows: npt.NDArray[Any], source: SourceTensor, output: Output) -> npt
     rows = np.ascontiguousarray(rows)
     if output.conversion == "float16":
         return to_float16(rows, source.dtype, source)
+    if output.conversion == "float32":
+        return to_float32(rows, source.dtype)
     if output.conversion == "scale_bits":
         return to_scale_bits(rows, source.dtype)
     if output.conversion == "offset":
