@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from w8a8sc_tool.codec import decode as decoder
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
@@ -52,6 +54,39 @@ def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == before
 
 
+def test_compiling_is_told_once(tmp_path: Path) -> None:
+    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
+    for expected in (1, 0):
+        result = subprocess.run(
+            [sys.executable, "-c", ROUND_TRIP], env=environment, capture_output=True, text=True, check=True
+        )
+        assert result.stderr.count("compiling kernels, once for this version") == expected
+
+
+def test_kernels_of_an_image_are_used_where_nothing_can_be_written_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only folder with kernels in it, then one that can be written: they are copied, not compiled."""
+    from w8a8sc_tool.codec import jit
+
+    image, home = tmp_path / "image", tmp_path / "home"
+    monkeypatch.setattr(jit, "_candidates", lambda: [image])
+    made = jit.cache_folder()
+    assert made is not None
+    (made / "x.nbc").write_bytes(b"compiled")
+    monkeypatch.setattr(jit, "_candidates", lambda: [image, home])
+    monkeypatch.setattr(jit.tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
+
+    def refuse(folder: Path) -> object:
+        if image in folder.parents:
+            raise PermissionError
+        return tempfile.SpooledTemporaryFile()
+
+    used = jit.cache_folder()
+    assert used is not None and home in used.parents
+    assert (used / "x.nbc").read_bytes() == b"compiled"
+
+
 def test_works_without_any_writable_folder(tmp_path: Path) -> None:
     """A read-only container without a home: kernels are compiled in memory."""
     blocked = tmp_path / "file"
@@ -65,4 +100,4 @@ def test_cache_folder_without_a_home(tmp_path: Path) -> None:
     script += "pathlib.Path.home = classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError()))\n"
     script += "print(len(jit._candidates()))"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "W8A8SC_CACHE_DIR")}
-    assert run(environment, script) == "1"
+    assert run(environment, script) == "2"  # the package's folder and the temporary one

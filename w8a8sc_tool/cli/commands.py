@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .. import VERSION
+from ..errors import MissingError
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
@@ -173,6 +175,26 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     out.document(_comparison_document(found))
     _show_comparison(found, out)
     return 0 if found.same_model else 1
+
+
+@group.command("compile")
+@_common
+def compile_kernels(as_json: bool, quiet: bool) -> None:
+    """Compile the kernels now, so that no later start has to: for image builds.
+
+    \b
+    Example:
+      RUN pip install w8a8sc && w8a8sc compile
+    """
+    from ..codec.jit import CACHE_VARIABLE, cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        raise MissingError("no folder for compiled kernels can be written", remedy=f"set {CACHE_VARIABLE} to one")
+    import_module("w8a8sc_tool.codec.matrix")
+    out = Output(as_json=as_json, quiet=quiet)
+    out.document({"folder": str(folder)})
+    out.result(f"compiled kernels are in {folder}")
 
 
 @group.command("install-executor")

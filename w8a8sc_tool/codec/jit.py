@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,25 +45,52 @@ def _candidates() -> list[Path]:
         places.append(Path(home) / "w8a8sc")
     with contextlib.suppress(RuntimeError):  # no home: a container with an unknown user
         places.append(Path.home() / ".cache" / "w8a8sc")
+    places.append(Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}")
     return places
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can have put compiled code into a folder: loading it is running it."""
+    found = folder.stat()
+    return found.st_uid in (0, os.getuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
 def cache_folder() -> Path | None:
-    """The folder that compiled kernels are read from and written to; None: they are compiled in memory."""
+    """The folder that compiled kernels are read from and written to; None: they are compiled in memory.
+
+    numba insists on writing to it. Kernels that an image build left in a folder that is read-only now are copied.
+    """
     name = f"kernels-{_sources_digest()}"
+    compiled: Path | None = None
     for place in _candidates():
         folder = place / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder.is_dir() and _is_ours(folder) and any(folder.rglob("*.nbc")):
+                compiled = compiled or folder
+            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o755, exist_ok=True)
+            if not _is_ours(place) or not _is_ours(folder):
+                continue
             with tempfile.TemporaryFile(dir=folder):
                 pass
+            if compiled not in (None, folder) and not any(folder.rglob("*.nbc")):
+                shutil.copytree(compiled, folder, dirs_exist_ok=True)
         except OSError:
             continue
         return folder
     return None
 
 
+def _announce() -> None:
+    """One line for whoever wonders why the first start takes long."""
+    if _FOLDER is None:
+        print("compiling kernels (no folder to keep them can be written) ...", file=sys.stderr, flush=True)
+    elif not any(_FOLDER.rglob("*.nbc")):
+        print(f"compiling kernels, once for this version, into {_FOLDER} ...", file=sys.stderr, flush=True)
+
+
 _FOLDER = cache_folder()
+_announce()
 _OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 
