@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "w8a8sc_tool"
 FLOORS = (
     {"cli"},
     {"jobs"},
+    {"runtime"},
     {"plan", "backends", "sharded_state"},
     {"layouts"},
     {"checkpoint", "codec"},

@@ -14,6 +14,7 @@ _PUBLIC = {
     "plan": "jobs.compress",
     "verify": "jobs.verify",
     "compare": "jobs.compare",
+    "generate": "jobs.generate",
     "inspect": "jobs.inspect",
     "synthesize": "checkpoint.synthesize",
     "encode_matrix": "codec",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .jobs.compare import compare as compare
     from .jobs.compress import compress as compress
     from .jobs.compress import plan as plan
+    from .jobs.generate import generate as generate
     from .jobs.inspect import inspect as inspect
     from .jobs.verify import verify as verify
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .. import VERSION
-from ..errors import MissingError
+from ..errors import MissingError, UsageError
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
     from ..jobs.compare import Comparison
     from ..jobs.compress import Compressed
+    from ..jobs.generate import Generated
     from ..jobs.inspect import Inspection, ModuleRow
     from ..jobs.verify import Report
     from ..plan import Plan
@@ -175,6 +176,85 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     out.document(_comparison_document(found))
     _show_comparison(found, out)
     return 0 if found.same_model else 1
+
+
+@group.command()
+@click.argument("directory")
+@click.option("--prompt", help="Text; the chat template of the directory is applied.")
+@click.option("--token-ids", metavar="1,2,3", help="Tokens instead of text.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0 considers all tokens.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
+@_common
+def generate(
+    directory: str,
+    prompt: str | None,
+    token_ids: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    compare: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Generate text from a sharded_state DIRECTORY with the bundled runtime, on this machine's processors.
+
+    \b
+    Example:
+      w8a8sc generate Qwen3-8B-w8a8sc-310-vllm/TP2/Qwen3-8B-w8a8sc-310-vllm-tp2 --prompt "Who are you?"
+    """
+    from ..jobs import generate as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.generate(
+        directory,
+        prompt=prompt,
+        token_ids=_tokens_of(token_ids),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        compare=compare,
+        on_token=lambda token, text: out.stream(text),
+    )
+    out.document(_generated_document(found))
+    _show_generated(found, out)
+    return 0 if found.ok else 1
+
+
+@group.command()
+@click.option("--device", is_flag=True, required=True, help="Run the runtime's operators on NPU 0 against the CPU.")
+@_common
+def doctor(device: bool, as_json: bool, quiet: bool) -> int:
+    """Examine this machine. With --device: does its NPU compute what the CPU reference says?
+
+    \b
+    Example:
+      w8a8sc doctor --device
+    """
+    from ..jobs.device import check_device
+
+    out = Output(as_json=as_json, quiet=quiet)
+    report = check_device()
+    out.document(
+        {
+            "ok": report.ok,
+            "missing": report.missing,
+            "operators": [
+                {"operator": o.operator, "shape": o.shape, "ok": o.ok, "difference": o.difference, "error": o.error}
+                for o in report.outcomes
+            ],
+        }
+    )
+    for missing in report.missing:
+        out.result(f"missing: {missing}")
+    for o in report.outcomes:
+        told = o.error or f"difference {o.difference:.2g}, allowed {o.allowed:g}"
+        out.result(f"{'ok    ' if o.ok else 'WRONG '} {o.operator}, {o.shape}: {told}")
+    return 4 if report.missing else 0 if report.ok else 1
 
 
 @group.command("compile")
@@ -455,6 +535,49 @@ def _show_comparison(found: Comparison, out: Output) -> None:
     out.result(
         f"{verdict}{same}: TP {found.tp}, {found.tensors} tensors, {found.compressed_weights} compressed weights"
     )
+
+
+def _tokens_of(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise UsageError(f"--token-ids {text[:40]} is not a list of numbers like 1,2,3")
+    return [int(word) for word in words]
+
+
+def _generated_document(found: Generated) -> dict[str, Any]:
+    return {
+        "prompt_tokens": found.prompt,
+        "tokens": found.tokens,
+        "text": found.text,
+        "tensor_parallel_size": found.tp,
+        "load_seconds": round(found.load_seconds, 3),
+        "prompt_seconds": round(found.prompt_seconds, 3),
+        "tokens_per_second": round(found.tokens_per_second, 2),
+        "compared": found.compared,
+        "differs_at": found.differs_at,
+        "margin_there": round(found.margin_there, 4) if found.differs_at is not None else None,
+        "ok": found.ok,
+    }
+
+
+def _show_generated(found: Generated, out: Output) -> None:
+    out.result("" if found.text is not None else ",".join(map(str, found.tokens)))
+    out.note(
+        f"TP {found.tp}: {len(found.prompt)} tokens of prompt in {found.prompt_seconds:.2f} s, "
+        f"{len(found.tokens)} generated, {found.tokens_per_second:.1f} per second"
+    )
+    if not found.compared:
+        return
+    if found.differs_at is None:
+        out.result("the source checkpoint gives the same tokens")
+    else:
+        word = "within the rounding of the ranks' sums" if found.ok else "more than rounding explains"
+        out.result(
+            f"token {found.differs_at} differs from the source's, whose best two logits are {found.margin_there:.3f} "
+            f"apart: {word}"
+        )
 
 
 def _inspection_document(found: Inspection) -> dict[str, Any]:

@@ -58,6 +58,14 @@ class Output:
         if not self.as_json and not self.quiet:
             _print(text)
 
+    def stream(self, text: str) -> None:
+        """A piece of the result, for people, as it comes."""
+        if text and not self.as_json and not self.quiet:
+            try:
+                print(text, end="", flush=True)
+            except BrokenPipeError:
+                drop_stdout()
+
     def document(self, content: object) -> None:
         """The result as one JSON document."""
         if self.as_json:

@@ -70,12 +70,16 @@ class Pool:
         *arguments: object,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        threads: int = 1,
     ) -> None:
-        """environment: variables to set in the workers; log: where what they print goes, instead of standard error."""
+        """environment: variables to set in the workers; log: where what they print goes, instead of standard error.
+
+        threads: how many each worker's libraries may start.
+        """
         inherited = dict(os.environ) | dict(environment or {})
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            inherited[variable] = "1"
+            inherited[variable] = str(threads)
         # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew.
         inherited |= {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
         self._workers: list[_Worker] = []

@@ -1,0 +1,255 @@
+"""The model: equal to its source bit for bit, at every TP size within rounding, and to an implementation of others."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from w8a8sc_tool.checkpoint.synthesize import synthesize
+from w8a8sc_tool.errors import InputError, UsageError
+from w8a8sc_tool.jobs import generate as job
+from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.jobs.generate import TOLERANCE, generate
+from w8a8sc_tool.jobs.pool import Pool
+from w8a8sc_tool.runtime.directory import check_directory, config_of
+from w8a8sc_tool.runtime.qwen3 import Qwen3
+from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
+
+from .. import tensors
+
+MIXED = [("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")]
+PROMPT = [5, 300, 17, 1999, 42, 42, 7]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return {
+        "mixed": synthesize(place / "Mixed-w8a8s", "tiny", types=MIXED),
+        "tied": synthesize(place / "Tied-w8a8s", "tiny", tied=True, norm_bias=True, dtype="bfloat16", vocabulary=2001),
+    }
+
+
+@pytest.fixture(scope="module")
+def directories(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    place = tmp_path_factory.mktemp("directories")
+    made: dict[tuple[str, int], Path] = {}
+    for name, model in models.items():
+        for result in compress(model, place, tp=[1, 2, 4]):
+            made[name, result.tp] = result.directory
+    return lambda name, tp: made[name, tp]
+
+
+def logits(folder: Path, size: int, tokens: list[int]) -> torch.Tensor:
+    """Teacher-forced logits, one process per rank; size 0 for a checkpoint."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place, Pool(
+        max(1, size), "w8a8sc_tool.runtime.rank:Rank", str(folder), size, f"{place}/group", 64, 1
+    ) as pool:
+        job._all(pool, "load", lambda rank: (rank,))
+        found = job._all(pool, "logits", lambda rank: (tokens,))
+    assert len(set(found)) == 1  # every rank has the same bits
+    return torch.from_numpy(np.frombuffer(found[0], np.float16).reshape(len(tokens), -1).copy())
+
+
+@pytest.mark.parametrize("name", ["mixed", "tied"])
+def test_one_rank_equals_the_source_bit_for_bit(
+    name: str, models: dict[str, Path], directories: Callable[[str, int], Path]
+) -> None:
+    config = config_of(models[name])
+    source = Qwen3(config, load_checkpoint(models[name]), room=64)
+    made = Qwen3(config, load_rank(directories(name, 1), 0), room=64)
+    wanted, found = (model.forward(torch.tensor(PROMPT)) for model in (source, made))
+    assert wanted.shape == (len(PROMPT), config.vocabulary)
+    assert torch.equal(wanted, found)
+    assert wanted.float().std() > 0.1 and torch.isfinite(wanted.float()).all()
+
+
+@pytest.mark.parametrize("name", ["mixed", "tied"])
+@pytest.mark.parametrize("tp", [2, 4])
+def test_several_ranks_agree_within_the_rounding_of_their_sums(
+    name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
+) -> None:
+    wanted = logits(models[name], 0, PROMPT).float()
+    found = logits(directories(name, tp), tp, PROMPT).float()
+    assert (found - wanted).abs().max() < TOLERANCE / 2
+    best = wanted.topk(2, dim=-1)
+    clear = best.values[:, 0] - best.values[:, 1] > TOLERANCE
+    assert torch.equal(found.argmax(-1)[clear], wanted.argmax(-1)[clear])
+
+
+@pytest.mark.parametrize("name", ["mixed", "tied"])
+def test_decoding_with_the_cache_equals_prefill(
+    name: str, directories: Callable[[str, int], Path], models: dict[str, Path]
+) -> None:
+    """Token by token or all at once: float32 sums of other lengths, so within a few float16 steps."""
+    state, config = load_rank(directories(name, 1), 0), config_of(models[name])
+    whole = Qwen3(config, state, room=64).forward(torch.tensor(PROMPT)).float()
+    model = Qwen3(config, state, room=64)
+    steps = torch.cat([model.forward(torch.tensor([token])) for token in PROMPT]).float()
+    assert (whole - steps).abs().max() < TOLERANCE / 2
+
+
+class PlainLinear(torch.nn.Module):
+    """A quantized layer as plainly as it can be said, in float64."""
+
+    def __init__(self, parts: dict[str, tuple[str, list[int], bytes]]) -> None:
+        super().__init__()
+        self.weight = torch.from_numpy(tensors.array(parts["weight"]).astype(np.float64))
+        values = {leaf: tensors.array(entry) for leaf, entry in parts.items()}
+        self.scale = float(values["input_scale"].astype(np.float16).item())
+        self.offset = float(values["input_offset"].item())
+        self.bias = torch.from_numpy(values["quant_bias"].astype(np.float64))
+        self.deq = torch.from_numpy(values["deq_scale"].astype(np.int32).view(np.float32).astype(np.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = torch.clamp(torch.round(x.double() / self.scale + self.offset), -128, 127)
+        return ((q @ self.weight.T + self.bias) * self.deq).to(x.dtype)
+
+
+def theirs(model: Path) -> Any:
+    """transformers' Qwen3 in float32 with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.from_pretrained(model)
+    config._attn_implementation = "eager"
+    made = transformers.Qwen3ForCausalLM(config).float().eval()
+    content: tensors.Content = {}
+    for path in model.glob("*.safetensors"):
+        content |= tensors.read(path)
+    quantized = {name.removesuffix(".quant_bias") for name in content if name.endswith(".quant_bias")}
+    for name in quantized:
+        parts = {key.rpartition(".")[2]: value for key, value in content.items() if key.rpartition(".")[0] == name}
+        parent, _, leaf = name.rpartition(".")
+        setattr(made.get_submodule(parent), leaf, PlainLinear(parts))
+    state = {
+        name: torch.from_numpy(tensors.array(entry).astype(np.float32))
+        for name, entry in content.items()
+        if name.rpartition(".")[0] not in quantized
+    }
+    missing, unexpected = made.load_state_dict(state, strict=False)
+    assert not unexpected and not missing
+    return made
+
+
+def test_against_transformers_layer_by_layer(tmp_path: Path) -> None:
+    """float16 activations here, float32 there: hidden states agree to a few percent of their spread, and so do logits."""
+    pytest.importorskip("transformers")
+    model = synthesize(tmp_path / "Small-w8a8s", "tiny")
+    (result,) = compress(model, tmp_path)
+    other = theirs(model)
+    with torch.inference_mode():
+        wanted = other(torch.tensor([PROMPT]), output_hidden_states=True)
+    ours = Qwen3(config_of(model), load_rank(result.directory, 0), room=64)
+    states: list[torch.Tensor] = []
+    for layer in ours._layers:
+        call = type(layer).__call__
+
+        def record(*arguments: Any, _layer: Any = layer) -> torch.Tensor:
+            out = call(_layer, *arguments)
+            states.append(out)
+            return out
+
+        ours._layers[ours._layers.index(layer)] = record  # type: ignore[assignment]
+    found = ours.forward(torch.tensor(PROMPT)).float()
+    # The last of transformers' hidden states is behind the final norm.
+    for number, (mine, reference) in enumerate(zip(states[:-1], wanted.hidden_states[1:-1])):
+        error = (mine.float() - reference[0]).abs().max() / reference.std()
+        assert error < 0.1, f"layer {number}: {error:.3f}"
+    logits_error = (found - wanted.logits[0]).abs().max() / wanted.logits.std()
+    assert logits_error < 0.1
+
+
+# ------------------------------------------------------------------------------------------------------- generating
+
+
+def test_generating_text_is_repeatable_and_equals_the_source(
+    models: dict[str, Path], directories: Callable[[str, int], Path]
+) -> None:
+    pieces: list[str] = []
+    found = generate(
+        directories("mixed", 2),
+        prompt="Hello",
+        max_new_tokens=6,
+        compare=models["mixed"],
+        on_token=lambda token, text: pieces.append(text),
+    )
+    assert found.ok and found.compared
+    assert found.text and "".join(pieces) == found.text
+    one = generate(directories("mixed", 1), prompt="Hello", max_new_tokens=6, compare=models["mixed"])
+    assert one.differs_at is None and one.ok
+    sampled = [
+        generate(directories("mixed", 1), token_ids=PROMPT, max_new_tokens=5, temperature=1.0, seed=seed).tokens
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+    (bare / "tokenizer.json").unlink()
+    found = generate(bare, token_ids=PROMPT, max_new_tokens=2)
+    assert found.text is None and len(found.tokens) == 2
+    with pytest.raises(InputError, match=r"no tokenizer\.json.*--token-ids"):
+        generate(bare, prompt="Hello")
+    with pytest.raises(UsageError, match="no token 99999"):
+        generate(bare, token_ids=[99999])
+
+
+def test_templates_cannot_run_code(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+    for template, message in (
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "fails"),
+        ("{% for i in range(10 ** 9) %}x{% endfor %}", "fails"),
+        ("{{ 'x' * 10000000 }}", "more than"),
+    ):
+        (bare / "chat_template.jinja").write_text(template)
+        with pytest.raises(InputError, match=message):
+            generate(bare, prompt="Hello")
+
+
+def test_a_template_without_an_end_is_stopped(
+    directories: Callable[[str, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_TEXT_SECONDS", 3.0)
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+    loops = "".join(f"{{% for i{n} in range(9999) %}}" for n in range(4))
+    (bare / "chat_template.jinja").write_text(loops + "{% endfor %}" * 4)
+    with pytest.raises(InputError, match="took longer than 3 s"):
+        generate(bare, prompt="Hello")
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    whole = directories("mixed", 2)
+    first, second = (f"model-rank-{rank}-part-0.safetensors" for rank in (0, 1))
+    missing = Path(shutil.copytree(whole, tmp_path / "missing"))
+    (missing / second).unlink()
+    with pytest.raises(InputError, match="no file of rank 1"):
+        check_directory(missing)
+    swapped = Path(shutil.copytree(whole, tmp_path / "swapped"))
+    (swapped / first).rename(swapped / "x")
+    (swapped / second).rename(swapped / first)
+    (swapped / "x").rename(swapped / second)
+    with pytest.raises(InputError, match="not the file that the manifest lists"):
+        check_directory(swapped)
+    damaged = Path(shutil.copytree(whole, tmp_path / "damaged"))
+    content = tensors.read(damaged / first)
+    name = "model.layers.2.mlp.gate_up_proj.weight"
+    header = 8 + int.from_bytes((damaged / first).read_bytes()[:8], "little")
+    begin = (damaged / first).read_bytes().index(content[name][2][:64], header)
+    with (damaged / first).open("r+b") as file:
+        file.seek(begin + 300)
+        file.write(b"\xff\x00\xff\x00")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        generate(damaged, token_ids=PROMPT, max_new_tokens=1)
+    with pytest.raises(InputError, match="not a sharded_state directory"):
+        generate(tmp_path, token_ids=PROMPT)

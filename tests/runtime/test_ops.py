@@ -1,0 +1,143 @@
+"""The operators: exact on the CPU, and the documented calls on an NPU."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.codec.weights import sparse
+from w8a8sc_tool.codec import encode_matrix
+from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.runtime import cpu, npu
+from w8a8sc_tool.runtime.cache import DecodedWeights
+from w8a8sc_tool.runtime.ops import SCHEMAS, ops
+
+from .fake_npu import FakeNpu
+
+
+def scales(n: int, seed: int = 0) -> torch.Tensor:
+    values = np.random.default_rng(seed).uniform(1e-5, 1e-3, n).astype(np.float32)
+    return torch.from_numpy(values.view(np.int32).astype(np.int64))
+
+
+def quantized(m: int, k: int, seed: int = 1) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(-128, 128, (m, k)).astype(np.int8))
+
+
+@pytest.mark.parametrize("shape", [(128, 320), (192, 512), (448, 4096), (100, 90), (17, 33), (1, 1), (256, 12288)])
+@pytest.mark.parametrize("m", [1, 3, 17])
+def test_compressed_product_equals_the_plain_one(shape: tuple[int, int], m: int) -> None:
+    """Against numpy's 64-bit integers, bit for bit."""
+    n, k = shape
+    weight = sparse(shape, 3, 0.3, 3.0, 0.01)
+    encoded = encode_matrix(weight)
+    x = quantized(m, k)
+    bias = torch.from_numpy(np.random.default_rng(2).integers(-(2**20), 2**20, n).astype(np.int32))
+    parts = (torch.from_numpy(encoded.weight), torch.from_numpy(encoded.index))
+    found = ops.matmul_compress_dequant(x, *parts, bias, scales(n))
+    exact = x.numpy().astype(np.int64) @ weight.astype(np.int64).T + bias.numpy()
+    wanted = (exact.astype(np.float32) * scales(n).numpy().astype(np.int32).view(np.float32)).astype(np.float16)
+    assert found.numpy().tobytes() == wanted.tobytes()
+    plain = ops.quant_matmul(x, torch.from_numpy(weight), bias, scales(n))
+    assert torch.equal(found, plain)
+
+
+def test_products_at_the_ends_of_int8_are_exact() -> None:
+    x = torch.full((2, 25600), -128, dtype=torch.int8)
+    weight = torch.full((16, 25600), -128, dtype=torch.int8)
+    assert (cpu.integer_product(x, weight) == 128 * 128 * 25600).all()
+    assert (cpu.integer_product(x[:1], -weight - 1) == -128 * 127 * 25600).all()
+
+
+def test_quantization_rounds_half_to_even_and_saturates() -> None:
+    x = torch.tensor([[0.5, 1.5, 2.5, -0.5, -1.5, 500.0, -500.0, 3.0]]).half()
+    one, zero = torch.ones(8).half(), torch.zeros(8).half()
+    assert ops.quantize(x, one, zero).tolist() == [[0, 2, 2, 0, -2, 127, -128, 3]]
+    assert ops.quantize(x, one, one * 3).tolist() == [[4, 4, 6, 2, 2, 127, -128, 6]]
+    q = quantized(2, 8)
+    assert ops.quantize(q, one, zero) is not None and torch.equal(cpu.quantize(q, one, zero), q)
+
+
+def test_a_weight_is_decoded_once_and_the_budget_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = DecodedWeights(budget=2 * 128 * 320)
+    monkeypatch.setattr(cpu, "decoded", kept)
+    encoded = [encode_matrix(sparse((128, 320), seed, 0.3, 3.0, 0.01)) for seed in range(3)]
+    parts = [(torch.from_numpy(e.weight), torch.from_numpy(e.index)) for e in encoded]
+    bias, x = torch.zeros(128, dtype=torch.int32), quantized(1, 320)
+    for _ in range(3):
+        ops.matmul_compress_dequant(x, *parts[0], bias, scales(128))
+    assert kept.decodings == 1
+    for part in parts:
+        ops.matmul_compress_dequant(x, *part, bias, scales(128))
+    assert kept.decodings == 3 and kept.bytes <= kept.budget
+    ops.matmul_compress_dequant(x, *parts[0], bias, scales(128))  # it had to go
+    assert kept.decodings == 4
+
+
+def test_a_damaged_weight_is_refused() -> None:
+    encoded = encode_matrix(sparse((128, 320), 3, 0.3, 3.0, 0.01))
+    weight = encoded.weight.copy()
+    weight[200] ^= 16
+    with pytest.raises(InputError, match="cannot be decoded"):
+        ops.matmul_compress_dequant(
+            quantized(1, 320), torch.from_numpy(weight), torch.from_numpy(encoded.index), torch.zeros(128).int(), scales(128)
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNpu:
+    made = FakeNpu()
+    monkeypatch.setitem(sys.modules, "torch_npu", made)  # type: ignore[arg-type]
+    return made
+
+
+def test_npu_calls_are_the_documented_ones_and_mean_the_same(fake: FakeNpu) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 512).half()
+    weight = sparse((192, 512), 3, 0.3, 3.0, 0.01)
+    encoded = encode_matrix(weight)
+    parts = (torch.from_numpy(encoded.weight), torch.from_numpy(encoded.index))
+    bias = torch.arange(192, dtype=torch.int32)
+    one = torch.full((512,), 20.0).half()
+    q = npu.quantize(x, one, one)
+    assert torch.equal(q, cpu.quantize(x, one, one))
+    found = npu.matmul_compress_dequant(q, *parts, bias, scales(192))
+    assert torch.equal(found, cpu.matmul_compress_dequant(q, *parts, bias, scales(192)))
+    for b in (bias, None):
+        plain = npu.quant_matmul(q, torch.from_numpy(weight), b, scales(192))
+        assert torch.equal(plain, cpu.quant_matmul(q, torch.from_numpy(weight), b, scales(192)))
+    row = torch.rand(192)
+    dynamic = npu.dynamic_matmul(x, torch.from_numpy(weight), row)
+    torch.testing.assert_close(dynamic, cpu.dynamic_matmul(x, torch.from_numpy(weight), row))
+    assert torch.equal(npu.rms_norm(x, x[0], x[1], 1e-6), cpu.rms_norm(x, x[0], x[1], 1e-6))
+    torch.testing.assert_close(npu.swiglu(x), cpu.swiglu(x))
+    torch.testing.assert_close(npu.swiglu(x[:, :24]), cpu.swiglu(x[:, :24]), rtol=2e-3, atol=2e-3)
+    query, keys = torch.randn(20, 4, 32).half(), torch.randn(20, 2, 32).half()
+    assert torch.equal(npu.attention(query, keys, keys, 0.2), cpu.attention(query, keys, keys, 0.2))
+    later = npu.attention(query[-3:], keys, keys, 0.2)
+    torch.testing.assert_close(later, cpu.attention(query, keys, keys, 0.2)[-3:], rtol=1e-2, atol=1e-2)
+    cos, sin = torch.randn(20, 32).half(), torch.randn(20, 32).half()
+    torch.testing.assert_close(npu.rotary(query, cos, sin), cpu.rotary(query, cos, sin), rtol=1e-2, atol=1e-2)
+    assert set(fake.calls) == {
+        *("npu_quantize", "npu_matmul_compress_dequant", "npu_quant_matmul", "npu_dynamic_quant", "npu_rms_norm"),
+        *("npu_swiglu", "npu_format_cast", "_npu_flash_attention"),
+    }
+
+
+@pytest.mark.parametrize(("n", "k"), [(64, 512), (192, 256), (160, 512), (192, 300)])
+def test_shapes_that_the_device_does_not_take(fake: FakeNpu, n: int, k: int) -> None:
+    with pytest.raises(InputError, match=f"does not take n = {n}, k = {k}"):
+        npu.matmul_compress_dequant(
+            quantized(1, k), torch.zeros(128).char(), torch.zeros(8).char(), torch.zeros(n).int(), scales(n)
+        )
+    assert fake.calls == []
+
+
+def test_every_operator_has_both_implementations() -> None:
+    for name in SCHEMAS:
+        operator = getattr(ops, name).default
+        assert operator.has_kernel_for_dispatch_key(torch._C.DispatchKey.CPU)
+        assert operator.has_kernel_for_dispatch_key(torch._C.DispatchKey.PrivateUse1)

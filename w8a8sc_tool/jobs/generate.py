@@ -1,0 +1,218 @@
+"""Generation: a directory's ranks as processes, tokens streamed as they come, and the comparison with the source."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import InputError, MissingError, UsageError, WorkError
+from ..runtime.directory import check_directory, config_of
+from ..runtime.sampling import Sampling
+from ..sharded_state import is_sharded_state
+from .machine import cores
+from .pool import Pool
+
+# Sums of the ranks' float16 results are rounded otherwise than one rank's sum. Where the best two logits are closer than
+# this, either token is right; measured differences are far below it (docs/runtime.md).
+TOLERANCE: Final = 0.25
+
+_RANK: Final = "w8a8sc_tool.runtime.rank:Rank"
+_TEXT: Final = "w8a8sc_tool.runtime.text:Tokenizer"
+_TEXT_SECONDS: Final = 60.0  # a chat template that takes longer is stopped
+_STEP_SECONDS: Final = 3600.0
+
+
+@dataclass
+class Generated:
+    """What was generated. margins: by how much each token's logit led the next best."""
+
+    prompt: list[int]
+    tokens: list[int] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
+    text: str | None = None
+    tp: int = 1
+    load_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    token_seconds: float = 0.0
+    differs_at: int | None = None  # first token that the source checkpoint would not have given
+    margin_there: float = 0.0
+    compared: bool = False
+
+    @property
+    def tokens_per_second(self) -> float:
+        return (len(self.tokens) - 1) / self.token_seconds if len(self.tokens) > 1 and self.token_seconds else 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the comparison, if there was one, found nothing wrong."""
+        return self.differs_at is None or (self.tp > 1 and self.margin_there <= TOLERANCE)
+
+
+def generate(
+    directory: str | os.PathLike[str],
+    *,
+    prompt: str | None = None,
+    token_ids: Sequence[int] | None = None,
+    max_new_tokens: int = 32,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    seed: int = 0,
+    compare: str | os.PathLike[str] | None = None,
+    on_token: Callable[[int, str], None] | None = None,
+) -> Generated:
+    """Generate from a sharded_state directory on this machine's processors, one process per rank.
+
+    prompt (text, through the directory's tokenizer and chat template) or token_ids. temperature 0 is greedy; a seed
+    makes sampling repeatable. on_token is called with each token and the text it adds. compare: a W8A8S checkpoint that
+    is given the same prompt; the first token that differs is reported. Raises InputError, MissingError, UsageError.
+    """
+    if (prompt is None) == (token_ids is None):
+        raise UsageError("give either a prompt or token ids")
+    if max_new_tokens < 1 or temperature < 0:
+        raise UsageError("max new tokens must be above 0, the temperature 0 or more")
+    if compare is not None and temperature:
+        raise UsageError("a comparison needs greedy decoding: leave out the temperature")
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+    if not is_sharded_state(folder):
+        raise InputError("not a sharded_state directory", str(folder), "make one with w8a8sc compress")
+    _need_torch()
+    tp = check_directory(folder)
+    config = config_of(folder)
+    with _text(folder, wanted=prompt is not None) as text:
+        tokens = list(token_ids) if token_ids is not None else text.encode(prompt)
+        _check_tokens(tokens, config.vocabulary)
+        result = Generated(tokens, tp=tp)
+        sampling = Sampling(temperature, top_k, seed)
+        ends = _end_tokens(config.content)
+        shown = ""
+        for token, margin in _tokens(folder, tp, tokens, max_new_tokens, sampling, result):
+            result.tokens.append(token)
+            result.margins.append(margin)
+            whole = text.decode(result.tokens)
+            # A character may take several tokens: what is not whole yet is not shown.
+            added = "" if whole.endswith("\ufffd") else whole[len(shown) :]
+            shown += added
+            if on_token is not None:
+                on_token(token, added)
+            if token in ends:
+                break
+        result.text = text.decode(result.tokens) if text.there else None
+    if compare is not None:
+        _compare(Path(compare), result, Sampling())
+    return result
+
+
+def _need_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise MissingError("torch is not installed", remedy="pip install 'w8a8sc[runtime]'")
+
+
+def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
+    if not tokens:
+        raise UsageError("the prompt is empty")
+    wrong = next((token for token in tokens if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise UsageError(f"there is no token {wrong}: the vocabulary has {vocabulary}")
+
+
+def _end_tokens(content: dict[str, Any]) -> set[int]:
+    found = content.get("eos_token_id")
+    return set(found) if isinstance(found, list) else {found} if isinstance(found, int) else set()
+
+
+class _Text:
+    """A tokenizer in a process of its own: what it is made of comes from a file nobody vouches for."""
+
+    def __init__(self, pool: Pool | None) -> None:
+        self._pool = pool
+
+    @property
+    def there(self) -> bool:
+        return self._pool is not None
+
+    def encode(self, prompt: str | None) -> list[int]:
+        return list(self._ask("encode", prompt))
+
+    def decode(self, tokens: list[int]) -> str:
+        return str(self._ask("decode", tokens)) if self.there else ""
+
+    def _ask(self, method: str, argument: object) -> Any:
+        assert self._pool is not None
+        self._pool.call(0, "the tokenizer", method, argument)
+        for _, answer in self._pool.wait(_TEXT_SECONDS):
+            return answer
+        raise InputError(f"the tokenizer or chat template took longer than {_TEXT_SECONDS:.0f} s", "", "--token-ids")
+
+
+@contextmanager
+def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
+    there = (folder / "tokenizer.json").exists() and importlib.util.find_spec("tokenizers") is not None
+    if not wanted and not there:
+        yield _Text(None)
+        return
+    if not (folder / "tokenizer.json").exists():
+        raise InputError("there is no tokenizer.json", str(folder), "give --token-ids")
+    with Pool(1, _TEXT, folder) as pool:
+        yield _Text(pool)
+
+
+def _tokens(
+    folder: Path, size: int, prompt: list[int], count: int, sampling: Any, result: Generated | None
+) -> Iterator[tuple[int, float]]:
+    """Tokens and margins, one by one; size 0 runs a W8A8S checkpoint."""
+    started = time.perf_counter()
+    ranks = max(1, size)
+    threads = max(1, cores() // ranks)
+    room = len(prompt) + count
+    with tempfile.TemporaryDirectory() as place:
+        rendezvous = str(Path(place) / "group")
+        with Pool(ranks, _RANK, str(folder), size, rendezvous, room, threads, threads=threads) as pool:
+            _all(pool, "load", lambda rank: (rank,))
+            _all(pool, "start", lambda rank: (sampling,))
+            loaded = time.perf_counter()
+            pending = prompt
+            for number in range(count):
+                before = time.perf_counter()
+                steps = _all(pool, "append", lambda rank, pending=pending: (pending,))
+                if result is not None:
+                    seconds = time.perf_counter() - before
+                    result.load_seconds = loaded - started
+                    result.prompt_seconds += seconds if number == 0 else 0.0
+                    result.token_seconds += seconds if number else 0.0
+                if len({step.token for step in steps}) != 1:
+                    raise WorkError("the ranks disagree about the next token", str(folder), "report this")
+                pending = [steps[0].token]
+                yield steps[0].token, steps[0].margin
+
+
+def _all(pool: Pool, method: str, arguments: Callable[[int], tuple[object, ...]]) -> list[Any]:
+    """Call a method on all ranks at once, and wait for all: they need each other to go on."""
+    answers: dict[int, Any] = {}
+    ranks = pool.idle()
+    for rank in ranks:
+        pool.call(rank, f"rank {rank}", method, *arguments(rank))
+    while len(answers) < len(ranks):
+        found = pool.wait(_STEP_SECONDS)
+        if not found:
+            raise WorkError(f"the ranks did not answer within {_STEP_SECONDS:.0f} s")
+        answers |= dict(found)
+    return [answers[rank] for rank in ranks]
+
+
+def _compare(model: Path, result: Generated, sampling: Any) -> None:
+    """Give the source checkpoint the same prompt and find the first token that differs."""
+    result.compared = True
+    found = _tokens(model, 0, result.prompt, len(result.tokens), sampling, None)
+    for number, (token, margin) in enumerate(found):
+        if token != result.tokens[number]:
+            result.differs_at, result.margin_there = number, margin
+            return

@@ -1,0 +1,109 @@
+"""The operators on a CPU: an exact statement of what the 310P's operators are documented to compute.
+
+Sources: the operators' documentation as docs/runtime.md cites it. Integer products are exact. Where the documentation
+leaves rounding open (the multiplication by deq_scale), float32 is used, rounded once to float16.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..codec import decode_matrix
+from ..errors import InputError
+from .cache import DecodedWeights
+
+# A float32 holds integers up to 2^24 exactly: as many products of two int8 values may be added before that is passed.
+_EXACT_TERMS: Final = 2**24 // (128 * 128)
+
+decoded = DecodedWeights()
+
+
+def quantize(x: Tensor, reciprocal: Tensor, offset: Tensor) -> Tensor:
+    """clamp(round(x * reciprocal + offset), -128, 127), half to even (npu_quantize)."""
+    if x.dtype == torch.int8:
+        return x
+    values = x.float() * reciprocal.float() + offset.float()
+    return values.round().clamp(-128, 127).to(torch.int8)
+
+
+def matmul_compress_dequant(x: Tensor, weight: Tensor, index: Tensor, bias: Tensor, deq_scale: Tensor) -> Tensor:
+    """((x Wt) + bias) * scale, W decoded once and kept while there is room."""
+    n, k = deq_scale.numel(), x.shape[1]
+    return quant_matmul(x, decoded.get(weight, index, lambda: _decode(weight, index, n, k)), bias, deq_scale)
+
+
+def _decode(weight: Tensor, index: Tensor, n: int, k: int) -> Tensor:
+    # The operator's front end says [8, 8, k, n, 1] whatever a stored info tensor says.
+    info = np.array([8, 8, k, n, 1], np.int64)
+    try:
+        return torch.from_numpy(decode_matrix(weight.numpy(), index.numpy(), info, sparsity="low"))
+    except ValueError as error:
+        raise InputError(f"a compressed weight cannot be decoded ({error})") from None
+
+
+def quant_matmul(x: Tensor, weight: Tensor, bias: Tensor | None, deq_scale: Tensor) -> Tensor:
+    """((x Wt) + bias) * scale, the sum in exact integers."""
+    total = integer_product(x, weight)
+    if bias is not None:
+        total = total + bias
+    return (total.float() * scale_of(deq_scale)).half()
+
+
+def dynamic_matmul(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """Per-row quantization of x to -127 .. 127, an exact product, both scales."""
+    largest = x.float().abs().amax(dim=1, keepdim=True)
+    scale = largest / 127
+    q = (x.float() / scale.clamp(min=torch.finfo(torch.float32).tiny)).round().clamp(-128, 127).to(torch.int8)
+    return (integer_product(q, weight).float() * scale * weight_scale).half()
+
+
+def integer_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wt for int8 x [m, k] and W [n, k]: int32 [m, n], exact (it wraps beyond 2^31, which k < 2^17 rules out)."""
+    return torch._int_mm(x, weight.t())
+
+
+def scale_of(deq_scale: Tensor) -> Tensor:
+    """float32 [n] out of the low halves of int64 [n]."""
+    return deq_scale.to(torch.int32).view(torch.float32)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.nn.functional.linear(x, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """x / rms(x) * weight in float32, rounded to float16; then the bias in float16."""
+    wide = x.float()
+    out = (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps) * weight.float()).to(x.dtype)
+    return out if bias is None else out + bias
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x * cos + rotate_half(x) * sin, halves as in NeoX."""
+    first, second = x.float().chunk(2, dim=-1)
+    turned = torch.cat((-second, first), dim=-1)
+    return (x.float() * cos.float().unsqueeze(1) + turned * sin.float().unsqueeze(1)).to(x.dtype)
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """silu(gate) * up."""
+    gate, up = x.float().chunk(2, dim=-1)
+    return (gate * torch.sigmoid(gate) * up).to(x.dtype)
+
+
+def attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Causal attention of the last m positions over all t, each kv head shared by a group of heads."""
+    m, heads, size = query.shape
+    t, kv_heads, _ = keys.shape
+    q = query.float().reshape(m, kv_heads, heads // kv_heads, size)
+    scores = torch.einsum("mgrd,tgd->grmt", q, keys.float()) * scale
+    if m > 1:
+        hidden = torch.ones(m, t, dtype=torch.bool).triu(t - m + 1)
+        scores = scores.masked_fill(hidden, -math.inf)
+    out = torch.einsum("grmt,tgd->mgrd", scores.softmax(-1), values.float())
+    return out.reshape(m, heads * size).to(query.dtype)

@@ -1,0 +1,39 @@
+"""The operators, as torch knows them: torch.ops.w8a8sc.NAME, whose device decides which implementation runs.
+
+cpu.py states what each computes; npu.py calls what vLLM Ascend calls on 310P. docs/runtime.md has the table.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from . import cpu, npu
+
+SCHEMAS = {
+    # x [m, k] float16, scale and offset [k] in x's dtype (the scale's reciprocal) -> int8 [m, k]
+    "quantize": "(Tensor x, Tensor reciprocal, Tensor offset) -> Tensor",
+    # x int8 [m, k], weight int8 [c], index int8 [8 t], bias int32 [n], deq_scale int64 [n] -> float16 [m, n]
+    "matmul_compress_dequant": "(Tensor x, Tensor weight, Tensor index, Tensor bias, Tensor deq_scale) -> Tensor",
+    # x int8 [m, k], weight int8 [n, k], bias int32 [n] or none, deq_scale int64 [n] -> float16 [m, n]
+    "quant_matmul": "(Tensor x, Tensor weight, Tensor? bias, Tensor deq_scale) -> Tensor",
+    # x float16 [m, k], weight int8 [n, k], weight_scale float32 [n] -> float16 [m, n]
+    "dynamic_matmul": "(Tensor x, Tensor weight, Tensor weight_scale) -> Tensor",
+    # x float16 [m, k], weight float16 [n, k] -> float16 [m, n]
+    "linear": "(Tensor x, Tensor weight) -> Tensor",
+    # x float16 [..., h], weight and bias float16 [h]
+    "rms_norm": "(Tensor x, Tensor weight, Tensor? bias, float eps) -> Tensor",
+    # x float16 [m, heads, d], cos and sin float16 [m, d], halves repeated
+    "rotary": "(Tensor x, Tensor cos, Tensor sin) -> Tensor",
+    # x float16 [m, 2 h]: gate, then up -> float16 [m, h]
+    "swiglu": "(Tensor x) -> Tensor",
+    # query float16 [m, heads, d], keys and values float16 [t, kv heads, d]; the queries are the last m of t positions
+    "attention": "(Tensor query, Tensor keys, Tensor values, float scale) -> Tensor",
+}
+
+_LIBRARY = torch.library.Library("w8a8sc", "DEF")  # noqa: TOR901
+for _name, _schema in SCHEMAS.items():
+    _LIBRARY.define(_name + _schema)
+    _LIBRARY.impl(_name, getattr(cpu, _name), "CPU")
+    _LIBRARY.impl(_name, getattr(npu, _name), "PrivateUse1")  # torch_npu's dispatch key
+
+ops = torch.ops.w8a8sc
