@@ -15,7 +15,7 @@ from w8a8sc_tool.runtime import cpu, npu
 from w8a8sc_tool.runtime.cache import DecodedWeights
 from w8a8sc_tool.runtime.ops import SCHEMAS, ops
 
-from .fake_npu import FakeNpu
+from .fake_npu import FakeNpu, FakeNpuWithCompressedMasks
 
 
 def scales(n: int, seed: int = 0) -> torch.Tensor:
@@ -83,7 +83,11 @@ def test_a_damaged_weight_is_refused() -> None:
     weight[200] ^= 16
     with pytest.raises(InputError, match="cannot be decoded"):
         ops.matmul_compress_dequant(
-            quantized(1, 320), torch.from_numpy(weight), torch.from_numpy(encoded.index), torch.zeros(128).int(), scales(128)
+            quantized(1, 320),
+            torch.from_numpy(weight),
+            torch.from_numpy(encoded.index),
+            torch.zeros(128).int(),
+            scales(128),
         )
 
 
@@ -113,18 +117,48 @@ def test_npu_calls_are_the_documented_ones_and_mean_the_same(fake: FakeNpu) -> N
     dynamic = npu.dynamic_matmul(x, torch.from_numpy(weight), row)
     torch.testing.assert_close(dynamic, cpu.dynamic_matmul(x, torch.from_numpy(weight), row))
     assert torch.equal(npu.rms_norm(x, x[0], x[1], 1e-6), cpu.rms_norm(x, x[0], x[1], 1e-6))
+    for mine, theirs in zip(
+        npu.add_rms_norm(x, q.half(), x[0], None, 1e-6), cpu.add_rms_norm(x, q.half(), x[0], None, 1e-6)
+    ):
+        assert torch.equal(mine, theirs)
     torch.testing.assert_close(npu.swiglu(x), cpu.swiglu(x))
     torch.testing.assert_close(npu.swiglu(x[:, :24]), cpu.swiglu(x[:, :24]), rtol=2e-3, atol=2e-3)
-    query, keys = torch.randn(20, 4, 32).half(), torch.randn(20, 2, 32).half()
-    assert torch.equal(npu.attention(query, keys, keys, 0.2), cpu.attention(query, keys, keys, 0.2))
-    later = npu.attention(query[-3:], keys, keys, 0.2)
-    torch.testing.assert_close(later, cpu.attention(query, keys, keys, 0.2)[-3:], rtol=1e-2, atol=1e-2)
-    cos, sin = torch.randn(20, 32).half(), torch.randn(20, 32).half()
-    torch.testing.assert_close(npu.rotary(query, cos, sin), cpu.rotary(query, cos, sin), rtol=1e-2, atol=1e-2)
     assert set(fake.calls) == {
         *("npu_quantize", "npu_matmul_compress_dequant", "npu_quant_matmul", "npu_dynamic_quant", "npu_rms_norm"),
-        *("npu_swiglu", "npu_format_cast", "_npu_flash_attention"),
+        *("npu_add_rms_norm", "npu_swiglu"),
     }
+
+
+@pytest.mark.parametrize(("size", "call"), [(128, "npu_apply_rotary_pos_emb"), (32, None)])
+def test_npu_rotary(fake: FakeNpu, size: int, call: str | None) -> None:
+    """The operator takes heads of 128 only; others are spelled out, in float16."""
+    torch.manual_seed(0)
+    arguments = torch.randn(20, 4, size), torch.randn(20, 2, size), torch.randn(20, size), torch.randn(20, size)
+    halves = [argument.half() for argument in arguments]
+    for mine, theirs in zip(npu.rotary(*halves), cpu.rotary(*halves)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-2)
+    assert fake.calls == ([call] if call else [])
+
+
+@pytest.mark.parametrize("kind", [FakeNpu, FakeNpuWithCompressedMasks])
+def test_npu_attention_is_causal_over_a_paged_cache(kind: type[FakeNpu], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt beyond one block, a single token, a second prompt behind them."""
+    fake = kind()
+    monkeypatch.setitem(sys.modules, "torch_npu", fake)  # type: ignore[arg-type]
+    npu._causal_mask.cache_clear()
+    torch.manual_seed(0)
+    query, key, value = torch.randn(150, 4, 32).half(), torch.randn(150, 2, 32).half(), torch.randn(150, 2, 32).half()
+    device = torch.device("cpu")
+    mine, theirs = npu.new_cache(150, 2, 32, device), cpu.new_cache(150, 2, 32, device)
+    for begin, end in ((0, 130), (130, 131), (131, 150)):
+        new = query[begin:end], key[begin:end], value[begin:end]
+        assert torch.equal(npu.attention(*new, mine, begin, 0.2), cpu.attention(*new, theirs, begin, 0.2))
+    compressed = kind is FakeNpuWithCompressedMasks
+    assert [call for call in fake.calls if "attention" in call] == [
+        "_npu_flash_attention_v3" if compressed else "_npu_flash_attention",
+        "_npu_paged_attention",
+        "_npu_paged_attention_splitfuse_v2" if compressed else "_npu_paged_attention_splitfuse",
+    ]
 
 
 @pytest.mark.parametrize(("n", "k"), [(64, 512), (192, 256), (160, 512), (192, 300)])

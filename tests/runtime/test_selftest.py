@@ -20,7 +20,16 @@ def test_a_right_device_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = SelfTest("cpu").run(SMALL, (1, 16))
     assert all(outcome.ok for outcome in outcomes), [outcome for outcome in outcomes if not outcome.ok]
     assert {outcome.operator for outcome in outcomes} == {
-        *("matmul_compress_dequant", "quant_matmul", "quantize", "rms_norm", "swiglu", "rotary", "attention")
+        *(
+            "matmul_compress_dequant",
+            "quant_matmul",
+            "dynamic_matmul",
+            "quantize",
+            "linear",
+            "rms_norm",
+            "add_rms_norm",
+        ),
+        *("swiglu", "rotary", "attention"),
     }
 
 
@@ -34,7 +43,7 @@ def test_a_device_that_errs_or_fails_is_found_out(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(sys.modules, "torch_npu", Wrong())  # type: ignore[arg-type]
     outcomes = SelfTest("cpu").run(SMALL, (1,))
-    assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"quant_matmul", "swiglu"}
+    assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"quant_matmul", "dynamic_matmul", "swiglu"}
     assert any("507018" in outcome.error for outcome in outcomes)
 
 

@@ -187,6 +187,7 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
 @click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0 considers all tokens.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
+@click.option("--device", type=click.Choice(["cpu", "npu"]), default="cpu", show_default=True)
 @_common
 def generate(
     directory: str,
@@ -197,10 +198,11 @@ def generate(
     top_k: int,
     seed: int,
     compare: str | None,
+    device: str,
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Generate text from a sharded_state DIRECTORY with the bundled runtime, on this machine's processors.
+    """Generate text from a sharded_state DIRECTORY with the bundled runtime, one process per rank.
 
     \b
     Example:
@@ -218,6 +220,7 @@ def generate(
         top_k=top_k,
         seed=seed,
         compare=compare,
+        device=device,
         on_token=lambda token, text: out.stream(text),
     )
     out.document(_generated_document(found))

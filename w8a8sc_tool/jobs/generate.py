@@ -16,22 +16,24 @@ from ..errors import InputError, MissingError, UsageError, WorkError
 from ..runtime.directory import check_directory, config_of
 from ..runtime.sampling import Sampling
 from ..sharded_state import is_sharded_state
-from .machine import cores
+from .machine import cores, free_memory
 from .pool import Pool
 
-# Sums of the ranks' float16 results are rounded otherwise than one rank's sum. Where the best two logits are closer than
-# this, either token is right; measured differences are far below it (docs/runtime.md).
-TOLERANCE: Final = 0.25
+# Sums of the ranks' float16 results are rounded otherwise than one rank's sum. Where the best two logits are closer
+# than this many standard deviations of all logits, either token is right (docs/runtime.md has what was measured).
+TOLERANCE: Final = 0.1
 
 _RANK: Final = "w8a8sc_tool.runtime.rank:Rank"
 _TEXT: Final = "w8a8sc_tool.runtime.text:Tokenizer"
 _TEXT_SECONDS: Final = 60.0  # a chat template that takes longer is stopped
 _STEP_SECONDS: Final = 3600.0
+_DECODED_PART: Final = 0.6  # of the free memory may hold decoded weights; the rest is for what is mapped from files
+_UNKNOWN_MEMORY: Final = 8 << 30
 
 
 @dataclass
 class Generated:
-    """What was generated. margins: by how much each token's logit led the next best."""
+    """What was generated. margins: by how much the best logit led the next, in standard deviations of the logits."""
 
     prompt: list[int]
     tokens: list[int] = field(default_factory=list)
@@ -65,13 +67,15 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     compare: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
     on_token: Callable[[int, str], None] | None = None,
 ) -> Generated:
-    """Generate from a sharded_state directory on this machine's processors, one process per rank.
+    """Generate from a sharded_state directory, one process per rank.
 
     prompt (text, through the directory's tokenizer and chat template) or token_ids. temperature 0 is greedy; a seed
     makes sampling repeatable. on_token is called with each token and the text it adds. compare: a W8A8S checkpoint that
-    is given the same prompt; the first token that differs is reported. Raises InputError, MissingError, UsageError.
+    is given the same prompt; the first token that differs is reported. device: "cpu", or "npu" for NPUs 0 to TP - 1.
+    Raises InputError, MissingError, UsageError.
     """
     if (prompt is None) == (token_ids is None):
         raise UsageError("give either a prompt or token ids")
@@ -84,7 +88,7 @@ def generate(
         raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
     if not is_sharded_state(folder):
         raise InputError("not a sharded_state directory", str(folder), "make one with w8a8sc compress")
-    _need_torch()
+    _need(device)
     tp = check_directory(folder)
     config = config_of(folder)
     with _text(folder, wanted=prompt is not None) as text:
@@ -94,7 +98,7 @@ def generate(
         sampling = Sampling(temperature, top_k, seed)
         ends = _end_tokens(config.content)
         shown = ""
-        for token, margin in _tokens(folder, tp, tokens, max_new_tokens, sampling, result):
+        for token, margin in _tokens(folder, tp, tokens, max_new_tokens, sampling, device, result):
             result.tokens.append(token)
             result.margins.append(margin)
             whole = text.decode(result.tokens)
@@ -107,13 +111,14 @@ def generate(
                 break
         result.text = text.decode(result.tokens) if text.there else None
     if compare is not None:
-        _compare(Path(compare), result, Sampling())
+        _compare(Path(compare), result, device)
     return result
 
 
-def _need_torch() -> None:
-    if importlib.util.find_spec("torch") is None:
-        raise MissingError("torch is not installed", remedy="pip install 'w8a8sc[runtime]'")
+def _need(device: str) -> None:
+    for package, extra in (("torch", "runtime"), *([("torch_npu", "npu")] if device == "npu" else [])):
+        if importlib.util.find_spec(package) is None:
+            raise MissingError(f"{package} is not installed", remedy=f"pip install 'w8a8sc[{extra}]'")
 
 
 def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
@@ -166,23 +171,31 @@ def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
 
 
 def _tokens(
-    folder: Path, size: int, prompt: list[int], count: int, sampling: Any, result: Generated | None
+    folder: Path,
+    size: int,
+    prompt: list[int],
+    count: int,
+    sampling: Sampling,
+    device: str,
+    result: Generated | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Tokens and margins, one by one; size 0 runs a W8A8S checkpoint."""
     started = time.perf_counter()
     ranks = max(1, size)
     threads = max(1, cores() // ranks)
     room = len(prompt) + count
+    budget = int((free_memory() or _UNKNOWN_MEMORY) * _DECODED_PART) // ranks
     with tempfile.TemporaryDirectory() as place:
         rendezvous = str(Path(place) / "group")
-        with Pool(ranks, _RANK, str(folder), size, rendezvous, room, threads, threads=threads) as pool:
+        arguments = (str(folder), size, rendezvous, room, threads, budget, device)
+        with Pool(ranks, _RANK, *arguments, threads=threads) as pool:
             _all(pool, "load", lambda rank: (rank,))
             _all(pool, "start", lambda rank: (sampling,))
             loaded = time.perf_counter()
             pending = prompt
             for number in range(count):
                 before = time.perf_counter()
-                steps = _all(pool, "append", lambda rank, pending=pending: (pending,))
+                steps = _all(pool, "append", lambda rank: (pending,))  # noqa: B023 (called before the loop goes on)
                 if result is not None:
                     seconds = time.perf_counter() - before
                     result.load_seconds = loaded - started
@@ -208,10 +221,10 @@ def _all(pool: Pool, method: str, arguments: Callable[[int], tuple[object, ...]]
     return [answers[rank] for rank in ranks]
 
 
-def _compare(model: Path, result: Generated, sampling: Any) -> None:
+def _compare(model: Path, result: Generated, device: str) -> None:
     """Give the source checkpoint the same prompt and find the first token that differs."""
     result.compared = True
-    found = _tokens(model, 0, result.prompt, len(result.tokens), sampling, None)
+    found = _tokens(model, 0, result.prompt, len(result.tokens), Sampling(), device)
     for number, (token, margin) in enumerate(found):
         if token != result.tokens[number]:
             result.differs_at, result.margin_there = number, margin

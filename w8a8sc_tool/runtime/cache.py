@@ -8,7 +8,7 @@ from typing import Final
 
 from torch import Tensor
 
-DEFAULT_BUDGET: Final = 64 << 30  # bytes; a machine with less free memory should set less
+DEFAULT_BUDGET: Final = 8 << 30  # bytes; who knows the machine sets `budget`
 
 
 class DecodedWeights:

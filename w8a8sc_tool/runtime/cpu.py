@@ -6,6 +6,7 @@ leaves rounding open (the multiplication by deq_scale), float32 is used, rounded
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Final
 
@@ -17,8 +18,8 @@ from ..codec import decode_matrix
 from ..errors import InputError
 from .cache import DecodedWeights
 
-# A float32 holds integers up to 2^24 exactly: as many products of two int8 values may be added before that is passed.
-_EXACT_TERMS: Final = 2**24 // (128 * 128)
+_FEW_ROWS: Final = 8  # up to which float16 products read their weight fast enough on every CPU
+_ROWS_AT_ONCE: Final = 4096  # of a weight that is widened to float32
 
 decoded = DecodedWeights()
 
@@ -64,7 +65,19 @@ def dynamic_matmul(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
 
 def integer_product(x: Tensor, weight: Tensor) -> Tensor:
     """x Wt for int8 x [m, k] and W [n, k]: int32 [m, n], exact (it wraps beyond 2^31, which k < 2^17 rules out)."""
-    return torch._int_mm(x, weight.t())
+    if _int8_is_exact():
+        return torch._int_mm(x, weight.t())
+    wide = x.double()
+    rows = range(0, len(weight), _ROWS_AT_ONCE)
+    return torch.cat([(wide @ weight[row : row + _ROWS_AT_ONCE].double().t()).int() for row in rows], dim=1)
+
+
+@functools.cache
+def _int8_is_exact() -> bool:
+    """Whether int8 products are exact here: without VNNI, x86 libraries may saturate sums of two products at 2^15."""
+    ends = torch.tensor([-128, 127], dtype=torch.int8)
+    x, weight = ends.repeat_interleave(64).reshape(2, 64), ends.repeat_interleave(64).repeat(16).reshape(32, 64)
+    return bool(torch.equal(torch._int_mm(x, weight.t()).double(), x.double() @ weight.double().t()))
 
 
 def scale_of(deq_scale: Tensor) -> Tensor:
@@ -73,7 +86,13 @@ def scale_of(deq_scale: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.nn.functional.linear(x, weight)
+    """Summed in float32, rounded once."""
+    if len(x) <= _FEW_ROWS:
+        return torch.nn.functional.linear(x, weight)
+    # float16 matrix products of many rows are slow on most CPUs: pieces of the weight are widened instead.
+    wide = x.float()
+    rows = range(0, len(weight), _ROWS_AT_ONCE)
+    return torch.cat([(wide @ weight[row : row + _ROWS_AT_ONCE].float().t()).half() for row in rows], dim=1)
 
 
 def rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -83,8 +102,18 @@ def rms_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tens
     return out if bias is None else out + bias
 
 
-def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x * cos + rotate_half(x) * sin, halves as in NeoX."""
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of x + residual (added in float16), and that sum."""
+    total = x + residual
+    return rms_norm(total, weight, bias, eps), total
+
+
+def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """x * cos + rotate_half(x) * sin for both, halves as in NeoX."""
+    return _turned(query, cos, sin), _turned(key, cos, sin)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x.float() * cos.float().unsqueeze(1) + turned * sin.float().unsqueeze(1)).to(x.dtype)
@@ -96,14 +125,24 @@ def swiglu(x: Tensor) -> Tensor:
     return (gate * torch.sigmoid(gate) * up).to(x.dtype)
 
 
-def attention(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Causal attention of the last m positions over all t, each kv head shared by a group of heads."""
+def new_cache(room: int, kv_heads: int, size: int, device: torch.device) -> Tensor:
+    """An empty KV cache for `room` positions: float16 [2, room, kv_heads, size]."""
+    return torch.zeros((2, room, kv_heads, size), dtype=torch.float16, device=device)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, cache: Tensor, start: int, scale: float) -> Tensor:
+    """Store keys and values at `start`, then causal attention of the m queries over all positions up to theirs.
+
+    Each kv head is shared by a group of heads.
+    """
     m, heads, size = query.shape
-    t, kv_heads, _ = keys.shape
+    end, kv_heads = start + m, key.shape[1]
+    cache[0, start:end] = key
+    cache[1, start:end] = value
     q = query.float().reshape(m, kv_heads, heads // kv_heads, size)
-    scores = torch.einsum("mgrd,tgd->grmt", q, keys.float()) * scale
+    scores = torch.einsum("mgrd,tgd->grmt", q, cache[0, :end].float()) * scale
     if m > 1:
-        hidden = torch.ones(m, t, dtype=torch.bool).triu(t - m + 1)
+        hidden = torch.ones(m, end, dtype=torch.bool).triu(start + 1)
         scores = scores.masked_fill(hidden, -math.inf)
-    out = torch.einsum("grmt,tgd->mgrd", scores.softmax(-1), values.float())
+    out = torch.einsum("grmt,tgd->mgrd", scores.softmax(-1), cache[1, :end].float())
     return out.reshape(m, heads * size).to(query.dtype)

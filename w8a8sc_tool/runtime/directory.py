@@ -15,7 +15,7 @@ def config_of(folder: Path) -> ModelConfig:
 
 
 def check_directory(folder: Path) -> int:
-    """The directory's TP size; raises InputError if its files are not those of its manifest, by name, size and header."""
+    """The directory's TP size; InputError if its files are not those of its manifest, by name, size and header."""
     with ShardedState.open(folder) as state:
         if state.problems:
             raise InputError(state.problems)

@@ -45,15 +45,19 @@ class Distributed:
         self.size = size
 
     def sum(self, x: Tensor) -> Tensor:
-        """float16, as on the device; in the order of the ranks, so that every rank has the same bits."""
-        parts = [torch.empty_like(x) for _ in range(self.size)]
-        dist.all_gather(parts, x.contiguous())
-        total = parts[0]
-        for part in parts[1:]:
+        """float16, as on the device; on a CPU in the order of the ranks, so that every rank has the same bits."""
+        if x.device.type != "cpu":
+            dist.all_reduce(x)
+            return x
+        total, *others = self._all(x)
+        for part in others:
             total = total + part
         return total
 
     def join(self, x: Tensor) -> Tensor:
+        return torch.cat(self._all(x), dim=-1)
+
+    def _all(self, x: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(x) for _ in range(self.size)]
         dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts, dim=-1)
+        return parts

@@ -1,7 +1,7 @@
 """Linear layers of every type a directory may hold, made from the tensors of a rank file."""
 
-# The loading rules are vLLM's: a compressed weight is shorter than its parameter and fills its front; quant_bias is whole
-# on every rank, but a row-parallel layer adds it on rank 0 alone, since the ranks' results are summed.
+# The loading rules are vLLM's: a compressed weight is shorter than its parameter and fills its front; quant_bias is
+# whole on every rank, but a row-parallel layer adds it on rank 0 alone, since the ranks' results are summed.
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import npu
-from .ops import ops
+from .ops import ops, placed
 
 Kind = Literal["W8A8SC", "W8A8S", "W8A8", "W8A8_DYNAMIC", "FLOAT"]
 
@@ -43,8 +42,8 @@ class Linear:
             self._offset = parts["input_offset"].half().expand(k)
         if self.kind == "W8A8_DYNAMIC":
             self._weight_scale = parts["weight_scale"].flatten()
-        if device.type != "cpu" and self.kind != "W8A8SC":
-            self._weight = npu.to_nz(self._weight)
+        if self.kind != "W8A8SC":
+            self._weight = placed(self._weight, device)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x float16 [m, k] -> float16 [m, n], this rank's share of it."""

@@ -11,7 +11,7 @@ from ..checkpoint import ModelConfig
 from ..errors import InputError
 from .group import Alone, Group
 from .linear import Linear
-from .ops import ops
+from .ops import new_cache, ops, placed
 
 
 class Weights:
@@ -56,6 +56,11 @@ class RMSNorm:
         out: Tensor = ops.rms_norm(x, self._weight, self._bias, self._eps)
         return out
 
+    def after(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of x + residual, and that sum."""
+        out, total = ops.add_rms_norm(x, residual, self._weight, self._bias, self._eps)
+        return out, total
+
 
 class Layer:
     """One decoder layer with its part of the KV cache."""
@@ -74,22 +79,25 @@ class Layer:
         self._post_norm = weights.norm(f"{prefix}post_attention_layernorm")
         self._gate_up = weights.linear(f"{prefix}mlp.gate_up_proj")
         self._down = weights.linear(f"{prefix}mlp.down_proj", sum_over_ranks=True)
-        shape = (2, room, self._kv_heads, self._size)
-        self._cache = torch.zeros(shape, dtype=torch.float16, device=weights.device)
+        self._cache = new_cache(room, self._kv_heads, self._size, weights.device)
 
-    def __call__(self, x: Tensor, start: int, cos: Tensor, sin: Tensor) -> Tensor:
-        """x float16 [m, hidden] at positions start, start + 1, ... -> float16 [m, hidden]."""
-        x = x + self._group.sum(self._o(self._attend(self._qkv(self._input_norm(x)), start, cos, sin)))
-        return x + self._group.sum(self._down(ops.swiglu(self._gate_up(self._post_norm(x)))))
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, start: int, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """x float16 [m, hidden] at positions start, ..., to be added to residual: what comes out, likewise."""
+        if residual is None:
+            normed, residual = self._input_norm(x), x
+        else:
+            normed, residual = self._input_norm.after(x, residual)
+        x = self._group.sum(self._o(self._attend(self._qkv(normed), start, cos, sin)))
+        normed, residual = self._post_norm.after(x, residual)
+        return self._group.sum(self._down(ops.swiglu(self._gate_up(normed)))), residual
 
     def _attend(self, qkv: Tensor, start: int, cos: Tensor, sin: Tensor) -> Tensor:
-        m, end = len(qkv), start + len(qkv)
         sizes = [self._heads * self._size, self._kv_heads * self._size, self._kv_heads * self._size]
-        q, k, v = (part.reshape(m, -1, self._size) for part in qkv.split(sizes, dim=-1))
-        self._cache[0, start:end] = ops.rotary(self._k_norm(k), cos, sin)
-        self._cache[1, start:end] = v
-        query = ops.rotary(self._q_norm(q), cos, sin)
-        out: Tensor = ops.attention(query, self._cache[0, :end], self._cache[1, :end], self._size**-0.5)
+        q, k, v = (part.reshape(len(qkv), -1, self._size) for part in qkv.split(sizes, dim=-1))
+        query, key = ops.rotary(self._q_norm(q), self._k_norm(k), cos, sin)
+        out: Tensor = ops.attention(query, key, v, self._cache, start, self._size**-0.5)
         return out
 
 
@@ -117,7 +125,7 @@ class Qwen3:
         weights = Weights(state, self._group, device or torch.device("cpu"), eps)
         tied = not weights.has("model.embed_tokens")
         self._embedding = weights.tensor("lm_head" if tied else "model.embed_tokens")
-        self._head = weights.tensor("lm_head")
+        self._head = placed(weights.tensor("lm_head"), weights.device)
         self._vocabulary = config.vocabulary
         self._layers = [
             Layer(config, weights, self._group, f"model.layers.{number}.", room) for number in range(config.layers)
@@ -130,17 +138,23 @@ class Qwen3:
         """Forget the sequence."""
         self.length = 0
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Append tokens (int64 [m]) to the sequence; float16 logits [m, vocabulary], the same on every rank."""
+    def forward(self, tokens: Tensor, *, last: bool = False) -> Tensor:
+        """Append tokens (int64 [m]) to the sequence; float16 logits [m, vocabulary], the same on every rank.
+
+        last: only those of the last token, [1, vocabulary].
+        """
         start, end = self.length, self.length + len(tokens)
         if end > self.room:
             raise InputError(f"a sequence of {end} tokens is longer than the {self.room} there is room for")
         cos, sin = self._cos[start:end], self._sin[start:end]
-        x = self._group.sum(self._embed(tokens))
+        x, residual = self._group.sum(self._embed(tokens)), None
         for layer in self._layers:
-            x = layer(x, start, cos, sin)
+            x, residual = layer(x, residual, start, cos, sin)
         self.length = end
-        logits: Tensor = ops.linear(self._norm(x), self._head)
+        if last:
+            x, residual = x[-1:], None if residual is None else residual[-1:]
+        normed = self._norm(x) if residual is None else self._norm.after(x, residual)[0]
+        logits: Tensor = ops.linear(normed, self._head)
         return self._group.join(logits)[:, : self._vocabulary]
 
     def _embed(self, tokens: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ class Sampling(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """The next token, and by how much its logit leads the second one's."""
+    """The next token, and by how much the best logit leads the second, in standard deviations of the logits."""
 
     token: int
     margin: float

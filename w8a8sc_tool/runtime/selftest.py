@@ -1,25 +1,31 @@
 """The device's operators against the CPU's, on shapes at the documented limits and those of real models."""
 
 # Runs in a process of its own: importing torch_npu may hang or crash. What the device may differ by is not documented;
-# the tolerances are those of float16 results computed by other roundings: products and quantized values to 1 step,
-# sums and functions to 1 % of the largest value.
+# the tolerances are those of float16 results computed by other roundings: products to 0.2 % of the largest value,
+# quantized values to one step, sums and functions to 1 % of the largest value.
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..codec import encode_matrix
 from . import cpu, npu
 
 # (n, k): the smallest allowed, an overlapping last tile, and layers of Qwen3-8B and 32B at TP 1 and 4.
-PRODUCTS = ((128, 320), (192, 512), (6144, 4096), (4096, 4096), (24576, 4096), (12800, 5120))
-ROWS = (1, 16, 256, 512)  # above 256 is not documented, but vLLM Ascend does it
+PRODUCTS: Final = ((128, 320), (192, 512), (6144, 4096), (4096, 4096), (24576, 4096), (12800, 5120))
+ROWS: Final = (1, 16, 256, 512)  # above 256 is not documented, but vLLM Ascend does it
+_HEADS, _KV_HEADS, _SIZE = 32, 8, 128  # of Qwen3-8B
+_HIDDEN: Final = 4096
+_PRODUCT: Final = 2e-3
+_FUNCTION: Final = 1e-2
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -52,7 +58,8 @@ class SelfTest:
             for m in rows:
                 self._products(m, n, k)
         for m in rows:
-            self._others(m)
+            self._functions(m)
+            self._attention(m)
         return self._outcomes
 
     def _products(self, m: int, n: int, k: int) -> None:
@@ -63,33 +70,72 @@ class SelfTest:
         bias = torch.from_numpy(random.integers(-1000, 1000, n).astype(np.int32))
         scale = random.uniform(1e-5, 1e-4, n).astype(np.float32)
         deq = torch.from_numpy(scale.view(np.int32).astype(np.int64))
-        shape = f"m {m}, n {n}, k {k}"
+        plain = torch.from_numpy(weight)
         parts = (torch.from_numpy(encoded.weight), torch.from_numpy(encoded.index))
-        self._compare("matmul_compress_dequant", shape, 2e-3, x, *parts, bias, deq)
-        self._compare("quant_matmul", shape, 2e-3, x, torch.from_numpy(weight), bias, deq)
+        shape = f"m {m}, n {n}, k {k}"
+        self._operator("matmul_compress_dequant", shape, _PRODUCT, x, *parts, bias, deq)
+        self._operator("quant_matmul", shape, _PRODUCT, x, plain, bias, deq)
+        self._operator("dynamic_matmul", shape, _FUNCTION, torch.randn(m, k).half(), plain, torch.from_numpy(scale))
 
-    def _others(self, m: int) -> None:
-        x = torch.randn(m, 4096).half()
-        ones = torch.full((4096,), 16.0).half()
-        self._compare("quantize", f"m {m}, k 4096", 1.0, x, ones, ones, relative=False)
-        self._compare("rms_norm", f"m {m}, h 4096", 1e-2, x, ones, None, 1e-6)
-        self._compare("swiglu", f"m {m}, h 2048", 1e-2, x)
-        query, keys = torch.randn(m, 32, 128).half(), torch.randn(m, 8, 128).half()
-        self._compare("rotary", f"m {m}, heads 32", 1e-2, query, torch.randn(m, 128).half(), torch.randn(m, 128).half())
-        self._compare("attention", f"m {m}, heads 32 / 8", 1e-2, query, keys, keys, 128**-0.5)
+    def _functions(self, m: int) -> None:
+        x, other = torch.randn(m, _HIDDEN).half(), torch.randn(m, _HIDDEN).half()
+        weight = torch.full((_HIDDEN,), 16.0).half()
+        shape = f"m {m}, k {_HIDDEN}"
+        self._operator("quantize", shape, 1.0, x, weight, weight, relative=False)
+        self._operator("linear", f"{shape}, n 512", _FUNCTION, x, torch.randn(512, _HIDDEN).half())
+        self._operator("rms_norm", shape, _FUNCTION, x, weight, None, 1e-6)
+        self._operator("add_rms_norm", shape, _FUNCTION, x, other, weight, weight, 1e-6)
+        self._operator("swiglu", shape, _FUNCTION, x)
+        query, key = torch.randn(m, _HEADS, _SIZE).half(), torch.randn(m, _KV_HEADS, _SIZE).half()
+        angles = torch.randn(m, _SIZE)
+        places = angles.cos().half(), angles.sin().half()
+        self._operator("rotary", f"m {m}, heads {_HEADS} and {_KV_HEADS}", _FUNCTION, query, key, *places)
 
-    def _compare(self, name: str, shape: str, allowed: float, *arguments: Any, relative: bool = True) -> None:
-        wanted = getattr(cpu, name)(*arguments).float()
+    def _attention(self, m: int) -> None:
+        """A prompt, then more positions behind it: one, and as many again."""
+        query, key = torch.randn(2 * m + 1, _HEADS, _SIZE).half(), torch.randn(2 * m + 1, _KV_HEADS, _SIZE).half()
+
+        def sequence(operators: ModuleType, device: torch.device) -> list[Tensor]:
+            cache = operators.new_cache(len(query), _KV_HEADS, _SIZE, device)
+            found = []
+            for begin, end in ((0, m), (m, m + 1), (m + 1, 2 * m + 1)):
+                new = [tensor[begin:end].to(device) for tensor in (query, key, key)]
+                found.append(operators.attention(*new, cache, begin, _SIZE**-0.5))
+            return found
+
+        self._compare("attention", f"m {m}, 1, {m}, heads {_HEADS} and {_KV_HEADS}", _FUNCTION, sequence)
+
+    def _operator(self, name: str, shape: str, allowed: float, *arguments: Any, relative: bool = True) -> None:
+        def run(operators: ModuleType, device: torch.device) -> Any:
+            return getattr(operators, name)(*(a.to(device) if isinstance(a, Tensor) else a for a in arguments))
+
+        self._compare(name, shape, allowed, run, relative=relative)
+
+    def _compare(
+        self,
+        name: str,
+        shape: str,
+        allowed: float,
+        run: Callable[[ModuleType, torch.device], Any],
+        *,
+        relative: bool = True,
+    ) -> None:
+        wanted = _flat(run(cpu, torch.device("cpu")))
         try:
-            placed = [a.to(self._device) if isinstance(a, torch.Tensor) else a for a in arguments]
-            operator: Callable[..., torch.Tensor] = getattr(npu, name)
-            found = operator(*placed).cpu().float()
-            difference = float((found - wanted).abs().max())
+            found = _flat(run(npu, self._device))
         except Exception as error:
             self._outcomes.append(Outcome(name, shape, 0.0, allowed, f"{type(error).__name__}: {str(error)[:200]}"))
             return
+        difference = float((found - wanted).abs().max())
         largest = float(wanted.abs().max()) if relative else 1.0
-        self._outcomes.append(Outcome(name, shape, difference / max(largest, 1e-6), allowed))
+        # A device that returns NaN must not pass for one without a difference.
+        difference = difference / max(largest, 1e-6) if np.isfinite(difference) else float("inf")
+        self._outcomes.append(Outcome(name, shape, difference, allowed))
+
+
+def _flat(result: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    parts = [result] if isinstance(result, Tensor) else result
+    return torch.cat([part.detach().cpu().float().flatten() for part in parts])
 
 
 def _near_zero() -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -41,7 +41,7 @@ def _mapped(file: TensorFile) -> State:
 
 
 def load_checkpoint(folder: Path) -> State:
-    """All tensors of a W8A8S checkpoint as one rank has them uncompressed: what `compress --no-compress` would write."""
+    """All tensors of a W8A8S checkpoint as one rank has them uncompressed: those of `compress --no-compress`."""
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)
     plan = make_plan(checkpoint, 1, Options(compress=False))
     reader = SourceReader()
