@@ -28,11 +28,12 @@ def group() -> None:
 @group.command()
 @_rounds(7)
 @_json
-def codec(rounds: int, json: str | None) -> None:
-    """Encode and decode against zstd, lz4, memcpy and the plain encoder."""
+@click.option("--executor", type=Path, help="A program as msmodelslim starts it [default: the vendor's, if installed].")
+def codec(rounds: int, json: str | None, executor: Path | None) -> None:
+    """Encode and decode against zstd, lz4, memcpy, the plain encoder and msmodelslim's executor."""
     from .codec import run
 
-    run(rounds, json)
+    run(rounds, json, executor)
 
 
 @group.command()

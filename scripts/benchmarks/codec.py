@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import lz4.frame
@@ -9,20 +12,27 @@ import numpy as np
 import zstandard
 
 from tests.codec import reference
+from w8a8sc_tool.backends.msmodelslim import executor_path, installed_executor
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec.tables import FRACTAL_COLUMNS, FRACTAL_ROWS
 
 from . import measure, weights
 
 SHAPE = (2048, 4096)
 
 
-def run(rounds: int, json: str | None) -> None:
-    """Print one table of speeds and one of sizes."""
+def run(rounds: int, json: str | None, executor: Path | None) -> None:
+    """Print one table of speeds and one of sizes; executor: a program that msmodelslim would start for each tensor."""
+    if executor is None and installed_executor() == "vendor":
+        executor = executor_path()
     speed = [["weights", "what", "encode MB/s", "decode MB/s", "of zstd -1"]]
     size = [["weights", "W8A8SC", "W16A16SC coding", "order-0 entropy", "zstd -1", "zstd -3", "lz4"]]
     results: dict[str, Any] = {}
     for name, weight in weights.distributions(SHAPE):
         speeds, sizes = one(weight, rounds)
+        if executor is not None:
+            seconds = executor_seconds(executor, weight, rounds)
+            speeds["msmodelslim's executor"] = (measure.speeds(weight.nbytes, seconds), None)
         results[name] = {"MB/s": speeds, "size": sizes}
         zstd = speeds["zstd -1"]
         for what, (encoding, decoding) in speeds.items():
@@ -32,6 +42,24 @@ def run(rounds: int, json: str | None) -> None:
     measure.table(speed)
     measure.table(size)
     measure.save(json, "codec", results)
+
+
+def executor_seconds(executor: Path, weight: weights.Int8, rounds: int) -> list[float]:
+    """Seconds to have a program compress a weight as msmodelslim would: a process and files for each tensor."""
+    n, k = weight.shape
+    n1, k1 = n // FRACTAL_ROWS, k // FRACTAL_COLUMNS
+    with tempfile.TemporaryDirectory() as folder:
+        source, *results = (Path(folder) / name for name in ("in", "out", "index", "info"))
+        fractals = weight.reshape(n1, FRACTAL_ROWS, k1, FRACTAL_COLUMNS).transpose(2, 0, 1, 3)
+        command = [str(executor), str(k1), str(n1), *"11100", *map(str, (source, *results))]
+
+        def compress() -> None:
+            source.write_bytes(fractals.tobytes())
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+            for path in results:
+                path.read_bytes()
+
+        return measure.in_turns(rounds, executor=compress)["executor"]
 
 
 def one(weight: weights.Int8, rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
