@@ -12,12 +12,18 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .errors import WorkError
 
 T = TypeVar("T")
+
+watcher: Callable[[str, Path, tuple[Any, ...]], None] | None = None
+"""Told of every operation before it is done: its name, its path and what else it takes. For tests, which record
+operations to replay what a crash leaves, or raise OSError in their place."""
 
 _REMEDIES = {
     errno.ENOSPC: "make room on the disk and run the same command again: it goes on where it stopped",
@@ -36,8 +42,10 @@ def failure(what: str, error: OSError, path: Path | str) -> WorkError:
     return WorkError(f"{what} failed ({error.strerror or error})", str(path), remedy)
 
 
-def _told(what: str, path: Path, operation: Callable[[], T]) -> T:
+def _perform(what: str, path: Path, operation: Callable[[], T], *details: Any) -> T:
     try:
+        if watcher is not None:
+            watcher(what, path, details)
         return operation()
     except OSError as error:
         raise failure(what, error, path) from None
@@ -45,45 +53,45 @@ def _told(what: str, path: Path, operation: Callable[[], T]) -> T:
 
 def make_folder(path: Path) -> None:
     """Create a folder whose parent exists."""
-    _told("creating the folder", path, path.mkdir)
+    _perform("creating the folder", path, path.mkdir)
 
 
 def make_parents(path: Path) -> None:
     """Create a folder and all above it; their names are durable afterwards."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        _told("creating the folder", folder, lambda folder=folder: folder.mkdir(exist_ok=True))  # type: ignore[misc]
+        _perform("creating the folder", folder, partial(folder.mkdir, exist_ok=True))
         sync_folder(folder.parent)
 
 
 def create(path: Path) -> int:
     """A new file, open for writing: its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return _told("creating the file", path, lambda: os.open(path, flags, 0o666))
+    return _perform("creating the file", path, lambda: os.open(path, flags, 0o666))
 
 
 def open_existing(path: Path) -> int:
     """An existing file, open for writing: its descriptor."""
-    return _told("opening", path, lambda: os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    return _perform("opening", path, lambda: os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
 
 def write_at(fd: int, path: Path, data: Any, offset: int) -> None:
     """Write all of a buffer of bytes at an offset."""
     view = memoryview(data)
     while view:
-        count = _told("writing", path, lambda view=view, offset=offset: os.pwrite(fd, view, offset))  # type: ignore[misc]
+        count = _perform("writing", path, partial(os.pwrite, fd, view, offset), view, offset)
         view = view[count:]
         offset += count
 
 
 def cut(fd: int, path: Path, size: int) -> None:
     """Make a file end at `size`."""
-    _told("cutting off the end", path, lambda: os.ftruncate(fd, size))
+    _perform("cutting off the end", path, lambda: os.ftruncate(fd, size), size)
 
 
 def sync(fd: int, path: Path) -> None:
     """Make a file's bytes durable."""
-    _told("syncing", path, lambda: os.fsync(fd))
+    _perform("syncing", path, lambda: os.fsync(fd))
 
 
 def settle(fd: int, path: Path) -> None:
@@ -94,7 +102,8 @@ def settle(fd: int, path: Path) -> None:
     """
     sync(fd, path)
     if hasattr(os, "posix_fadvise"):
-        _told("syncing", path, lambda: os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED))
+        with suppress(OSError):  # advice
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sync_folder(folder: Path) -> None:
@@ -107,16 +116,16 @@ def sync_folder(folder: Path) -> None:
         finally:
             os.close(fd)
 
-    _told("syncing the folder", folder, operation)
+    _perform("syncing the folder", folder, operation)
 
 
 def rename(source: Path, target: Path) -> None:
-    _told("renaming", source, lambda: source.rename(target))
+    _perform("renaming", source, lambda: source.rename(target), target)
 
 
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder."""
-    _told("removing", path, path.unlink if path.is_symlink() or not path.is_dir() else lambda: shutil.rmtree(path))
+    _perform("removing", path, path.unlink if path.is_symlink() or not path.is_dir() else lambda: shutil.rmtree(path))
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -131,7 +140,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def lock(folder: Path) -> int | None:
     """Lock a folder until the descriptor that is returned is closed, or its owner dies; None: somebody else has it."""
-    fd = _told("opening the folder", folder, lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    fd = _perform("opening the folder", folder, lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,9 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "F64": np.dtype("<f8"),
 }
 
-LARGEST_HEADER: Final = 100_000_000  # the limit of the safetensors library (safetensors/src/tensor.rs, MAX_HEADER_SIZE)
+# The safetensors library takes headers of up to 100 MB, which would be gigabytes as Python objects. A tensor needs
+# about 120 bytes of header, so this is room for 80,000 of them.
+LARGEST_HEADER: Final = 10 << 20
 _LENGTH: Final = struct.Struct("<Q")
 _LONGEST_NAME: Final = 1024
 _MOST_DIMENSIONS: Final = 16
@@ -141,8 +144,8 @@ class TensorFile:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0][:80]!r} occurs twice")
     return found
 
 

@@ -267,6 +267,9 @@ def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int]
     with (damaged / first).open("r+b") as file:
         file.seek(begin + 300)
         file.write(b"\xff\x00\xff\x00")
+    with pytest.raises(InputError, match=f"{name}.*see w8a8sc verify"):
+        generate(damaged, token_ids=PROMPT, max_new_tokens=1)
+    (damaged / "w8a8sc_manifest.json").unlink()  # as a directory of the vendor's script
     with pytest.raises(InputError, match="cannot be decoded"):
         generate(damaged, token_ids=PROMPT, max_new_tokens=1)
     with pytest.raises(InputError, match="not a sharded_state directory"):

@@ -15,7 +15,7 @@ from ..errors import InputError
 from .patterns import matches
 
 DEFAULT_MAX_RATIO: Final = 0.95
-_LARGEST: Final = 1 << 20
+_LARGEST: Final = 64 << 10  # bytes; YAML is slow to parse
 
 # Installed with the package; in a source tree they lie beside it.
 _FOLDERS: Final = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import hashing
 from ..checkpoint import Checkpoint
 from ..checkpoint.reader import SourceReader
+from ..errors import InputError
 from ..layouts import ARCHITECTURES
 from ..plan import Options, make_plan
 from ..plan.produce import blocks
@@ -20,20 +22,26 @@ State = dict[str, Tensor]
 
 
 def load_rank(folder: Path, rank: int) -> State:
-    """A rank's tensors, mapped into memory: nothing is read before it is used."""
+    """A rank's tensors, mapped into memory; raises InputError if one is not what the manifest says."""
     state: State = {}
     with ShardedState.open(folder) as directory:
+        entries = [] if directory.manifest is None else directory.manifest.ranks[rank].tensors
+        hashes = {entry.name: entry.hash for entry in entries}
         for file in directory.ranks.get(rank, []):
-            state |= _mapped(file)
+            state |= _mapped(file, hashes)
     return state
 
 
-def _mapped(file: TensorFile) -> State:
+def _mapped(file: TensorFile, hashes: dict[str, str]) -> State:
     # Copy-on-write: torch wants memory that it could write to, the file stays as it is.
     data = np.memmap(file.path, np.uint8, "c")
     found = {}
     for info in file.tensors.values():
         array = data[info.begin : info.end]
+        if info.name in hashes and hashing.of_bytes(array.data) != hashes[info.name]:
+            raise InputError(
+                "the bytes are not those that were written", f"{file.path} ({info.name})", "see w8a8sc verify"
+            )
         if info.begin % DTYPES[info.dtype].itemsize:  # small scalars at the end of a file may lie anywhere
             array = array.copy()
         found[info.name] = torch.from_numpy(array.view(DTYPES[info.dtype]).reshape(info.shape))

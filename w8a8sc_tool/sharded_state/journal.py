@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..safetensors_file import TensorInfo
 
 NAME: Final = "w8a8sc_journal.jsonl"
-_LARGEST: Final = 1 << 30
+_LARGEST: Final = 64 << 20
 
 
 class JournalTensor(msgspec.Struct, frozen=True):

@@ -1,0 +1,93 @@
+"""Files made to mislead, given to the command line: one clear error that names the place, soon and in little memory."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests import hostile as inputs
+
+from .stage import INJECT, Part, Stage, digests
+
+LARGEST_MEMORY = 512 << 20
+LONGEST = 20.0  # seconds, the start of the interpreter and of worker processes included
+
+
+def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
+    """rounds: how many of the inputs, at most."""
+    part = Part("hostile")
+    cases = list(inputs.CASES)
+    random.Random(seed).shuffle(cases)
+    outside = stage.folder / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("nobody touches this")
+    before = digests(outside)
+    started = time.monotonic()
+    for case in cases:
+        if part.tried >= rounds if seconds is None else time.monotonic() - started >= seconds:
+            break
+        origin = stage.source if case.of == "checkpoint" else stage.target("reference", 2)
+        folder = stage.folder / "hostile-w8a8s"
+        shutil.copytree(origin, folder)
+        case.make(folder)
+        for arguments in _commands(case, folder, stage):
+            _judge(part, case, arguments, stage)
+        part.tried += 1
+        written = [path for path in (stage.folder / "never", Path("touched")) if path.exists()]
+        if digests(outside) != before or (written and not case.harmless):
+            part.found(f"{case.name}: something was written elsewhere: {written}")
+        shutil.rmtree(stage.folder / "never", ignore_errors=True)
+        shutil.rmtree(folder)
+    part.count("inputs there are", len(cases))
+    return part
+
+
+def _commands(case: inputs.Case, folder: Path, stage: Stage) -> list[list[str]]:
+    never = str(stage.folder / "never")
+    if case.of == "directory":
+        return [["verify", str(folder)], ["inspect", str(folder)], ["compare", str(folder), str(folder)]]
+    if case.of == "preset":
+        preset = str(folder / inputs.PRESET)
+        return [["compress", str(stage.source), "--preset", preset, "--dry-run", "-o", never]]
+    return [["inspect", str(folder)], ["compress", str(folder), "-o", never]]
+
+
+def _judge(part: Part, case: inputs.Case, arguments: list[str], stage: Stage) -> None:
+    what = f"{case.name} ({arguments[0]})"
+    code, told, seconds, memory = _measured(arguments, stage)
+    part.count("commands")
+    part.counts["MiB at most"] = max(part.counts.get("MiB at most", 0), memory >> 20)
+    refused = code in (1, 3) and ("error: " in told or arguments[0] in ("verify", "compare"))
+    if not (refused or (case.harmless and code == 0)) or "Traceback" in told:
+        part.found(f"{what}: exit code {code}: {told[-300:]}")
+    elif refused and "hostile-w8a8s" not in told:
+        part.found(f"{what}: the error names no place: {told[-300:]}")
+    if seconds > LONGEST:
+        part.found(f"{what}: {seconds:.0f} s")
+    if memory > LARGEST_MEMORY:
+        part.found(f"{what}: {memory >> 20} MiB")
+
+
+def _measured(arguments: list[str], stage: Stage) -> tuple[int, str, float, int]:
+    """Exit code, what was printed, seconds, and the largest memory of any process of a command."""
+    log = stage.folder / "printed"
+    started = time.monotonic()
+    with log.open("wb") as printed:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "w8a8sc"), *arguments],
+            env=os.environ | {"PYTHONPATH": str(INJECT)},
+            stdout=printed,
+            stderr=printed,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (60, 60)),
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - started
+    return process.returncode, log.read_text(errors="replace"), seconds, usage.ru_maxrss * 1024

@@ -1,0 +1,81 @@
+"""Loaded by every Python process that the torture starts: records or fails file operations as W8A8SC_TORTURE says.
+
+A JSON object: "record": a file that every operation is appended to; "fail": an operation to fail; "sync": seconds
+between records of a conversion's journal.
+"""
+
+import fcntl
+import json
+import os
+import pickle
+import sys
+
+
+def _install(settings):
+    from w8a8sc_tool import files
+
+    if "record" in settings:
+        files.watcher = _recorder(settings["record"])
+    if "fail" in settings:
+        fault = settings["fail"]
+        if fault["what"] == "reading":
+            _fail_reads(fault)
+        else:
+            files.watcher = _failure(fault)
+    if "sync" in settings and "w8a8sc_tool.jobs.worker" not in " ".join(sys.orig_argv):
+        from w8a8sc_tool.jobs import schedule
+
+        schedule.SYNC_SECONDS = settings["sync"]
+
+
+def _recorder(path):
+    def record(what, place, details):
+        details = tuple(bytes(part) if isinstance(part, memoryview) else part for part in details)
+        data = pickle.dumps((what, str(place), tuple(str(d) if hasattr(d, "parts") else d for d in details)))
+        with open(path, "ab") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)  # several processes write
+            log.write(data)
+
+    return record
+
+
+def _due(fault):
+    """Whether this is the operation to fail: the n-th of all processes, counted in a file."""
+    with open(fault["count"], "ab") as count:
+        fcntl.flock(count, fcntl.LOCK_EX)
+        count.write(b"x")
+        number = count.tell()
+    return number == fault["nth"] or (number > fault["nth"] and fault.get("ever", False))
+
+
+def _failure(fault):
+    def fail(what, place, details):
+        if what == fault["what"] and fault["path"] in place.name and _due(fault):
+            if fault.get("kill"):
+                os.kill(os.getpid(), 9)
+            raise OSError(fault["errno"], os.strerror(fault["errno"]))
+
+    return fail
+
+
+def _fail_reads(fault):
+    real = os.preadv
+
+    def preadv(fd, buffers, offset, *flags):
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        if path.startswith(fault["path"]) and _due(fault):
+            if fault["errno"] == 0:
+                return 0  # the file ended
+            raise OSError(fault["errno"], os.strerror(fault["errno"]))
+        return real(fd, buffers, offset, *flags)
+
+    os.preadv = preadv
+
+
+_SETTINGS = os.environ.get("W8A8SC_TORTURE")
+if _SETTINGS:
+    try:
+        _install(json.loads(_SETTINGS))
+    except ImportError as _error:
+        print(f"torture: {_error}", file=sys.stderr)
+        sys.exit(99)
