@@ -57,8 +57,9 @@ def _kill(stage: Stage, part: Part, target: str, number: int, codes: set[int], a
     _, stderr = process.communicate(timeout=60)
     part.tried += 1
     part.count(f"{target} {signal.Signals(number).name}")
-    # Before that, the interpreter itself is still starting, and says what it likes.
-    if after > _STARTED and (process.returncode not in codes or "Traceback" in stderr):
+    # While the interpreter itself is still starting, it says what it likes.
+    starting = after < _STARTED or "the site module" in stderr
+    if not starting and (process.returncode not in codes or "Traceback" in stderr):
         part.found(f"{what}: exit code {process.returncode}: {stderr[-300:]}")
     for _ in range(50):
         if not stage.processes():

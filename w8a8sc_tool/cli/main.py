@@ -6,13 +6,18 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from typing import Any
 
 import click
 
 from ..errors import W8A8SCError
-from .commands import group
+from .group import group
 from .output import drop_stdout
+
+# Their commands add themselves to the group.
+for _module in ("convert", "check", "run", "prepare"):
+    import_module(f"w8a8sc_tool.cli.{_module}")
 
 _MOST_PROBLEMS = 50
 

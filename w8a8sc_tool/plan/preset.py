@@ -42,7 +42,8 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model's preset. Patterns name layers by checkpoint or fused name, with * and ? as in a shell.
 
     float_layers: left FLOAT by the published recipe (None: unknown); keep: W8A8S layers to leave uncompressed;
-    max_ratio: a layer that compresses to this or more stays as it is; serve: by TP size, "default" for all others.
+    max_ratio: a layer that compresses to this or more stays as it is; serve: by TP size, "default" for all others;
+    served_name: what clients call the model.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: list[str] = []
     max_ratio: float = DEFAULT_MAX_RATIO
     serve: dict[str, Serving] = {}
+    served_name: str | None = None
 
     def serving(self, tp: int) -> Serving | None:
         """The serving settings for a tensor-parallel size."""

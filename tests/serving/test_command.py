@@ -1,0 +1,224 @@
+"""The vllm command: equal to the guide's, with options that exist, and no combination that cannot work."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w8a8sc_tool.checkpoint import ModelConfig
+from w8a8sc_tool.checkpoint.synthesize import MODELS
+from w8a8sc_tool.cli.main import run
+from w8a8sc_tool.errors import InputError, MissingError, UsageError
+from w8a8sc_tool.jobs import serving as job
+from w8a8sc_tool.plan import preset as presets
+from w8a8sc_tool.serving import Service, build
+
+from . import vllm
+
+# The guide's commands (vLLM Ascend v0.18, Atlas 300I Duo), as options and values.
+GUIDE = {
+    "--host": ["127.0.0.1"],
+    "--port": ["8080"],
+    "--gpu-memory-utilization": ["0.90"],
+    "--served-model-name": ["qwen"],
+    "--dtype": ["float16"],
+    "--additional-config": [{"ascend_compilation_config": {"fuse_norm_quant": False}}],
+    "--quantization": ["ascend"],
+    "--no-enable-prefix-caching": [],
+    "--load-format": ["sharded_state"],
+}
+MODELS_OF_GUIDE = [
+    ("qwen3-8b", 1, "32", "16384", [1, 2, 4, 8, 16, 32]),
+    ("qwen3-14b", 1, "16", "16384", [1, 2, 4, 8, 16]),
+    ("qwen3-32b", 4, "32", "20480", [16, 32]),
+]
+
+
+def config(model: str) -> ModelConfig:
+    sizes = MODELS[model]
+    return ModelConfig(
+        *(Path("config.json"), "Qwen3ForCausalLM", sizes.hidden_size, sizes.intermediate_size, sizes.layers),
+        *(sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.vocabulary, False, False, {}),
+    )
+
+
+def service(model: str, tp: int, kind: Any = "directory", version: str = "0.18.0") -> Service:
+    found = config(model)
+    return Service(Path(f"/models/{model}"), kind, tp, model, found, presets.choose(found), version)
+
+
+def parsed(words: list[str], version: str = "0.18") -> dict[str, list[Any]]:
+    """As the stand-in for vllm takes them, JSON decoded."""
+    found: dict[str, list[Any]] = dict(vllm.parse(words, version))
+    for name in vllm.JSON & set(found):
+        found[name] = [json.loads(found[name][0])]
+    return found
+
+
+def captures(sizes: list[int]) -> list[Any]:
+    return [{"cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": sizes}]
+
+
+@pytest.mark.parametrize(("model", "tp", "seqs", "length", "sizes"), MODELS_OF_GUIDE)
+def test_the_commands_of_the_guide(model: str, tp: int, seqs: str, length: str, sizes: list[int]) -> None:
+    command = build(service(model, tp))
+    assert parsed(command.words) == GUIDE | {
+        "": [f"/models/{model}"],
+        "--tensor-parallel-size": [str(tp)],
+        "--max-num-seqs": [seqs],
+        "--max-model-len": [length],
+        "--compilation-config": captures(sizes),
+    }
+    assert command.environment == ({"ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3"} if tp == 4 else {})
+
+
+def test_a_plain_checkpoint_as_the_guide_serves_it() -> None:
+    wanted = GUIDE | {
+        "": ["/models/qwen3-8b"],
+        "--tensor-parallel-size": ["1"],
+        "--max-model-len": ["16384"],
+        "--compilation-config": captures([1, 2, 4, 8, 16, 32]),
+    }
+    for name in ("--load-format", "--no-enable-prefix-caching"):
+        del wanted[name]
+    assert parsed(build(service("qwen3-8b", 1, "checkpoint")).words) == wanted
+
+
+@pytest.mark.parametrize("model", ["qwen3-8b", "qwen3-14b", "qwen3-32b", "tiny"])
+@pytest.mark.parametrize("tp", [1, 2, 4, 8])
+@pytest.mark.parametrize("version", ["0.18", "0.23"])
+def test_every_model_and_size_has_a_command(model: str, tp: int, version: str) -> None:
+    found = parsed(build(service(model, tp, version=f"{version}.0")).words, version)
+    sizes = found["--compilation-config"][0]["cudagraph_capture_sizes"]
+    assert len(sizes) <= 2 or tp == 1
+    assert max(sizes) <= int(found["--max-num-seqs"][0])
+
+
+@pytest.mark.parametrize(
+    ("version", "keys"),
+    [
+        ("0.18.0rc1", {"fuse_norm_quant"}),
+        ("0.23.0", {"enable_npugraph_ex"}),
+        ("0.24.0.dev3", {"fuse_norm_quant", "enable_npugraph_ex"}),
+        ("unknown", {"fuse_norm_quant", "enable_npugraph_ex"}),
+    ],
+)
+def test_additional_config_by_release(version: str, keys: set[str]) -> None:
+    found = parsed(build(service("qwen3-8b", 1, version=version)).words)["--additional-config"][0]
+    assert found == {"ascend_compilation_config": dict.fromkeys(keys, False)}
+
+
+def test_what_the_user_gives_wins() -> None:
+    more = ["--max_model_len=8192", "--port", "80", "--enable-prefix-caching", "-tp", "1", "--no-async-scheduling"]
+    words = build(service("qwen3-8b", 1), more).words
+    found = parsed(words)
+    assert found["--max-model-len"] == ["8192"] and found["--port"] == ["80"]
+    assert "--enable-prefix-caching" in found and "--no-enable-prefix-caching" not in found
+    assert sum(word in ("-tp", "--tensor-parallel-size") for word in words) == 1
+    eager = parsed(build(service("qwen3-8b", 1), ["--enforce-eager"]).words)
+    assert "--compilation-config" not in eager
+
+
+@pytest.mark.parametrize(
+    ("tp", "more", "reason"),
+    [
+        (2, ["-tp", "4"], "made for 2 ranks"),
+        (2, ["--tensor_parallel_size=1"], "made for 2 ranks"),
+        (1, ["--dtype", "bfloat16"], "float16 alone"),
+        (1, ["--dtype", "auto"], "float16 alone"),
+        (1, ["--max-model-len", "auto"], "has to be a number"),
+        (1, ["--max-model-len", "-1"], "has to be a number"),
+        (1, ["--load-format", "auto"], "one checkpoint"),
+        (1, ["--quantization", "fp8"], "no other method"),
+        (1, ["--pipeline-parallel-size", "2"], "stages"),
+        (4, ["--cudagraph-capture-sizes", "1", "2", "4"], "Qwen3-32B can capture 2"),
+        (4, ["--compilation-config", '{"cudagraph_capture_sizes": [1, 2, 4]}'], "Qwen3-32B can capture 2"),
+    ],
+)
+def test_contradictions_are_refused_with_the_reason(tp: int, more: list[str], reason: str) -> None:
+    with pytest.raises(UsageError, match=f"{reason}.*--force"):
+        build(service("qwen3-32b", tp), more)
+    command = build(service("qwen3-32b", tp), more, force=True)
+    assert any(reason in warning for warning in command.warnings)
+    vllm.parse(command.words)
+
+
+def test_devices() -> None:
+    chosen = build(service("qwen3-32b", 4), environment={"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"})
+    assert chosen.environment == {"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"}
+    with pytest.raises(UsageError, match="names 2 chips, 4 are needed"):
+        build(service("qwen3-32b", 4), environment={"ASCEND_RT_VISIBLE_DEVICES": "4,5"})
+
+
+# ---------------------------------------------------------------------------------------------- through directories
+
+
+def test_a_sealed_directory(sealed: Callable[[int], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", str(sealed(2)), "--print", "--", "--port", "9000"]) == 0
+    printed = capsys.readouterr()
+    assignment, *words = shlex.split(printed.out)
+    assert assignment == "ASCEND_RT_VISIBLE_DEVICES=0,1"
+    found = parsed(words)
+    assert found[""] == [str(sealed(2))]
+    assert found["--tensor-parallel-size"] == ["2"] and found["--port"] == ["9000"]
+    assert "0.18.0 is assumed" in printed.err
+    warned = job.prepare(sealed(2), ["--cudagraph-capture-sizes", "1", "2", "4"])
+    assert any("event ids" in note for note in warned.notes)
+
+
+def test_a_directory_without_a_manifest_and_a_checkpoint(sealed_copy: Path, tiny: Path) -> None:
+    (sealed_copy / "w8a8sc_manifest.json").unlink()
+    prepared = job.prepare(sealed_copy)
+    assert parsed(prepared.command.words)["--tensor-parallel-size"] == ["2"]
+    assert any("not checked" in note for note in prepared.notes)
+    checkpoint = parsed(job.prepare(tiny, ["--tensor-parallel-size", "4"]).command.words)
+    assert "--load-format" not in checkpoint and checkpoint["--tensor-parallel-size"] == ["4"]
+    with pytest.raises(InputError, match="sizes that work"):
+        job.prepare(tiny, ["-tp", "3"])
+
+
+def test_a_broken_directory_is_not_served(sealed_copy: Path) -> None:
+    (sealed_copy / "model-rank-1-part-0.safetensors").unlink()
+    with pytest.raises(InputError, match="see w8a8sc verify"):
+        job.prepare(sealed_copy)
+
+
+def test_container(sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    for name in ("davinci0", "davinci3", "davinci_manager"):
+        (tmp_path / name).touch()
+    prepared = job.prepare(sealed(2), ["--port", "8001"], in_container=True, environment={}, device_folder=tmp_path)
+    words = prepared.command.words
+    begin = words.index("vllm")
+    docker = words[:begin]
+    devices = [docker[i + 1] for i, word in enumerate(docker) if word == "--device"]
+    assert devices == ["/dev/davinci0", "/dev/davinci3", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"]
+    assert docker[docker.index("-p") + 1] == "8001:8001"
+    assert f"{sealed(2)}:{sealed(2)}:ro" in docker
+    found = parsed(words[begin:])
+    assert found["--host"] == ["0.0.0.0"] and found["--port"] == ["8001"]
+
+
+def test_starting(sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program named vllm takes the place of the command, with its exit code."""
+    program = tmp_path / "vllm"
+    program.write_text(
+        f"#!{sys.executable}\nimport os, sys\nprint(sys.argv, os.environ['ASCEND_RT_VISIBLE_DEVICES'])\nsys.exit(7)\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    command = [sys.executable, "-m", "w8a8sc_tool.cli", "serve", str(sealed(2))]
+    code = "import sys; from w8a8sc_tool.cli.main import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, *command[3:]], capture_output=True, text=True)
+    assert ran.returncode == 7
+    assert ran.stdout.endswith(" 0,1\n") and "'--load_format', 'sharded_state'" in ran.stdout
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingError, match="vllm is not installed"):
+        job.start(job.prepare(sealed(2)).command)

@@ -1,0 +1,191 @@
+"""The commands that look at what is there: verify, compare, inspect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .group import common, group, processes_option
+from .output import Output, size
+
+if TYPE_CHECKING:
+    from ..jobs.compare import Comparison
+    from ..jobs.inspect import Inspection, ModuleRow
+    from ..jobs.verify import Report
+
+
+@group.command()
+@click.argument("directory")
+@click.option("--source", help="Also compare every tensor with this W8A8S checkpoint.")
+@click.option("--quick", is_flag=True, help="Check sizes and structure only.")
+@processes_option
+@common
+def verify(directory: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
+    """Check that a sharded_state DIRECTORY is whole and, with --source, that it holds the right weights.
+
+    \b
+    Example:
+      w8a8sc verify Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --source /models/Qwen3-8B-w8a8s-310
+    """
+    from ..jobs import verify as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    report = job.verify(directory, source=source, quick=quick, processes=processes, progress=out)
+    out.document(_report_document(report))
+    _show_report(report, out)
+    return 0 if report.ok else 1
+
+
+@group.command()
+@click.argument("first")
+@click.argument("second")
+@processes_option
+@common
+def compare(first: str, second: str, processes: int | None, as_json: bool, quiet: bool) -> int:
+    """Say whether two sharded_state directories hold the same model, and what differs in their coding.
+
+    Directories of any origin: two of ours, one made by the vendor's script, one downloaded.
+
+    \b
+    Example:
+      w8a8sc compare Qwen3-8B-w8a8sc-310-vllm-tp1 downloads/Qwen3-8B-w8a8sc-310-vllm-tp1
+    """
+    from ..jobs import compare as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.compare(first, second, processes=processes, progress=out)
+    out.document(_comparison_document(found))
+    _show_comparison(found, out)
+    return 0 if found.same_model else 1
+
+
+@group.command()
+@click.argument("path")
+@common
+def inspect(path: str, as_json: bool, quiet: bool) -> None:
+    """Show what a checkpoint or a sharded_state directory holds, layer by layer and in total.
+
+    \b
+    Example:
+      w8a8sc inspect /models/Qwen3-8B-w8a8s-310
+    """
+    from ..jobs import inspect as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.inspect(path)
+    for warning in found.warnings:
+        out.note(warning)
+    out.document(_inspection_document(found))
+    _show_inspection(found, out)
+
+
+def _report_document(report: Report) -> dict[str, Any]:
+    return {
+        "directory": str(report.directory),
+        "ok": report.ok,
+        "tensor_parallel_size": report.tp,
+        "manifest": report.has_manifest,
+        "source": str(report.against_source) if report.against_source else None,
+        "tensors": report.tensors,
+        "bytes": report.bytes,
+        "compressed_weights": report.compressed_weights,
+        "findings": [{"what": finding.what, "where": finding.where} for finding in report.findings],
+        "not_checked": report.not_checked,
+    }
+
+
+def _show_report(report: Report, out: Output) -> None:
+    for finding in report.findings:
+        out.result(f"{finding.where}: {finding.what}")
+    for gap in report.not_checked:
+        out.result(f"not checked: {gap}")
+    against = f", equal to what {report.against_source} becomes" if report.against_source and report.ok else ""
+    verdict = "verified" if report.ok else f"{len(report.findings)} errors"
+    out.result(
+        f"{verdict}: TP {report.tp}, {report.tensors} tensors ({report.compressed_weights} compressed weights), "
+        f"{size(report.bytes)}{against}"
+    )
+
+
+def _comparison_document(found: Comparison) -> dict[str, Any]:
+    return {
+        "first": str(found.first),
+        "second": str(found.second),
+        "same_model": found.same_model,
+        "same_bytes": found.same_bytes,
+        "tensor_parallel_size": found.tp,
+        "tensors": found.tensors,
+        "compressed_weights": found.compressed_weights,
+        "differences": found.differences,
+        "coding": found.coding,
+    }
+
+
+def _show_comparison(found: Comparison, out: Output) -> None:
+    for difference in found.differences:
+        out.result(difference)
+    for path, coding in zip((found.first, found.second), found.coding):
+        told = "; ".join(
+            f"{aspect}: " + ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
+            for aspect, values in coding.items()
+        )
+        if told:
+            out.result(f"coding of {path}: {told}")
+    verdict = "the same model" if found.same_model else f"{len(found.differences)} differences"
+    same = ", byte for byte" if found.same_model and found.same_bytes else ""
+    out.result(
+        f"{verdict}{same}: TP {found.tp}, {found.tensors} tensors, {found.compressed_weights} compressed weights"
+    )
+
+
+def _inspection_document(found: Inspection) -> dict[str, Any]:
+    return {
+        "path": str(found.path),
+        "kind": found.kind,
+        "architecture": found.architecture,
+        "tensor_parallel_size": found.tp if found.kind == "sharded_state" else None,
+        "sealed": found.sealed,
+        "files": found.files,
+        "bytes": found.bytes,
+        "totals": {kind: {"modules": count, "bytes": total} for kind, (count, total) in found.totals().items()},
+        "modules": [
+            {
+                "name": row.name,
+                "layer": row.layer,
+                "quantization": row.quantization,
+                "shape": list(row.shape) if row.shape is not None else None,
+                "bytes": row.bytes,
+                "ratio": row.ratio,
+                "fallback": row.fallback,
+            }
+            for row in found.modules
+        ],
+        "warnings": found.warnings,
+    }
+
+
+def _show_inspection(found: Inspection, out: Output) -> None:
+    sharded = f"sharded_state at TP {found.tp}{', sealed' if found.sealed else ''}"
+    kind = sharded if found.kind == "sharded_state" else "checkpoint"
+    out.result(f"{found.path}: {found.architecture}, {kind}, {found.files} files, {size(found.bytes)}")
+    columns = list(dict.fromkeys(row.short_name for row in found.modules if row.linear))
+    by_layer: dict[int, list[ModuleRow]] = {}
+    for row in found.modules:
+        by_layer.setdefault(row.layer, []).append(row)
+    rows = [("layer", *(name.rpartition(".")[2].removesuffix("_proj") for name in columns), "bytes")]
+    for layer, modules in sorted(by_layer.items()):
+        if layer < 0:
+            continue
+        cells = {row.short_name: _cell(row) for row in modules}
+        rows.append((str(layer), *(cells.get(name, "") for name in columns), size(sum(r.bytes for r in modules))))
+    if len(rows) > 1:
+        out.table(rows, right=(0, len(columns) + 1))
+    for kind, (count, total) in found.totals().items():
+        out.result(f"{kind}: {count} modules, {size(total)}")
+
+
+def _cell(row: ModuleRow) -> str:
+    if row.quantization == "W8A8SC" and row.ratio is not None:
+        return f"W8A8SC {row.ratio:.3f}"
+    return f"{row.quantization} {row.fallback}" if row.fallback else row.quantization

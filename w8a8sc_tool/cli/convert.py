@@ -1,0 +1,181 @@
+"""The commands that make directories: options, one call into the API, and what is printed of its result."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .group import common, group, processes_option
+from .output import Output, duration, size
+
+if TYPE_CHECKING:
+    from ..jobs.compress import Compressed
+    from ..plan import Plan
+
+
+@group.command()
+@click.argument("model")
+@click.option(
+    *("--tp", "--tensor-parallel-size", "tp"),
+    type=click.IntRange(1, 1024),
+    multiple=True,
+    default=(1,),
+    show_default=True,
+    help="Tensor-parallel size to serve with; may be given several times.",
+)
+@click.option("-o", "--output", default=".", help="Folder below which the directories are created [default: here].")
+@click.option("--name", help="The model's name in folder names [default: from MODEL].")
+@processes_option
+@click.option("--backend", type=click.Choice(["auto", "native", "msmodelslim"]), default="auto", show_default=True)
+@click.option("--executor", metavar="vendor|builtin|PATH", help="What msmodelslim starts for each tensor.")
+@click.option(
+    "--preset", default="auto", show_default=True, metavar="auto|none|FILE", help="What is known of the model."
+)
+@click.option(
+    "--keep", multiple=True, metavar="PATTERN", help="Leave these layers uncompressed; * and ? as in a shell."
+)
+@click.option("--max-ratio", type=float, help="Keep layers W8A8S that do not compress below this [default: 0.95].")
+@click.option("--target", type=click.Choice(["0.18", "0.23"]), default="0.18", show_default=True, help="vLLM Ascend.")
+@click.option("--no-compress", is_flag=True, help="Write an uncompressed W8A8S directory.")
+@click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete.")
+@click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it.")
+@click.option("--no-verify", is_flag=True, help="Do not read the output back.")
+@common
+def compress(
+    model: str,
+    tp: tuple[int, ...],
+    output: str,
+    name: str | None,
+    processes: int | None,
+    backend: str,
+    executor: str | None,
+    preset: str,
+    keep: tuple[str, ...],
+    max_ratio: float | None,
+    target: Any,
+    no_compress: bool,
+    dry_run: bool,
+    overwrite: bool,
+    no_resume: bool,
+    no_verify: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compress the W8A8S checkpoint MODEL for one or more tensor-parallel sizes.
+
+    \b
+    Example:
+      w8a8sc compress /models/Qwen3-32B-w8a8s-310 --tp 4 -o /models/compressed
+    """
+    from ..jobs import compress as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    if dry_run:
+        plans = job.plan(
+            *(model,), tp=tp, max_ratio=max_ratio, keep=keep, preset=preset, target=target, compress=not no_compress
+        )
+        out.document([_plan_document(plan) for plan in plans])
+        for plan in plans:
+            _show_plan(plan, out)
+        return
+    results = job.compress(
+        *(model, output),
+        tp=tp,
+        name=name,
+        processes=processes,
+        max_ratio=max_ratio,
+        keep=keep,
+        preset=preset,
+        target=target,
+        compress=not no_compress,
+        backend=backend,
+        executor=executor,
+        overwrite=overwrite,
+        resume=not no_resume,
+        verify_output=not no_verify,
+        progress=out,
+    )
+    out.document([_compressed_document(result) for result in results])
+    for result in results:
+        _show_compressed(result, out)
+
+
+def _plan_document(plan: Plan) -> dict[str, Any]:
+    return {
+        "tensor_parallel_size": plan.tp,
+        "source_bytes": plan.source_bytes,
+        "estimated_bytes_per_rank": plan.estimated_rank_bytes,
+        "warnings": list(plan.warnings),
+        "tensors": list(plan.records()),
+    }
+
+
+def _show_plan(plan: Plan, out: Output) -> None:
+    rows = [("tensor", "dtype", "shape per rank", "type", "cut", "fallback", "about")]
+    for record in plan.records():
+        rows.append(
+            (
+                record["name"],
+                record["dtype"],
+                "x".join(map(str, record["shape"])) or "scalar",
+                record["quantization"],
+                record["cut"],
+                record["fallback"] or ("open" if record["ratio"] else ""),
+                size(record["bytes"]),
+            )
+        )
+    out.table(rows, right=(2, 6))
+    total = size(plan.estimated_rank_bytes)
+    out.result(f"TP {plan.tp}: {len(rows) - 1} tensors per rank, about {total} each, {size(plan.source_bytes)} read")
+    for warning in plan.warnings:
+        out.note(warning)
+
+
+def _compressed_document(result: Compressed) -> dict[str, Any]:
+    return {
+        "directory": str(result.directory),
+        "tensor_parallel_size": result.tp,
+        "already_done": result.already_done,
+        "source_bytes": result.source_bytes,
+        "output_bytes": result.output_bytes,
+        "weight_ratio": result.weight_ratio,
+        "fallbacks": result.fallbacks,
+        "seconds": round(result.seconds, 3),
+        "warnings": list(result.warnings),
+        "serve": _serve_command(result),
+    }
+
+
+def _serve_command(result: Compressed) -> str:
+    # The flags every sharded_state directory needs on 310P, as vLLM Ascend's guide gives them.
+    words = ["vllm", "serve", str(result.directory), "--tensor-parallel-size", str(result.tp), "--dtype", "float16"]
+    words += ["--quantization", "ascend", "--load_format", "sharded_state", "--max-model-len", "16384"]
+    return shlex.join([*words, "--no-enable-prefix-caching"])
+
+
+def _show_compressed(result: Compressed, out: Output) -> None:
+    if result.already_done:
+        out.result(f"already done: {result.directory} holds this checkpoint, made with these options")
+    else:
+        speed = f"{result.source_bytes / 1e6 / max(result.seconds, 1e-6):.0f} MB/s"
+        out.result(f"{result.directory}")
+        out.result(
+            f"  TP {result.tp}: {size(result.source_bytes)} in, {size(result.output_bytes)} out, "
+            f"{duration(result.seconds)}, {speed}"
+        )
+    if result.weight_ratio is not None:
+        out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size")
+    for reason, count in sorted(result.fallbacks.items()):
+        out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
+    out.result(f"  serve it with: {_serve_command(result)}")
+
+
+_REASONS = {
+    "source": "the checkpoint holds them in another type",
+    "pinned": "as asked",
+    "shape": "the 310P kernel cannot take their size",
+    "ratio": "compression would not pay",
+}

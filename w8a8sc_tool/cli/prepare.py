@@ -1,0 +1,130 @@
+"""The commands that come before the work: a checkpoint to try things on, compiled kernels, msmodelslim's executor."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import MissingError
+from .group import common, group
+from .output import Output, size
+
+
+@group.command("compile")
+@common
+def compile_kernels(as_json: bool, quiet: bool) -> None:
+    """Compile the kernels now, so that no later start has to: for image builds.
+
+    \b
+    Example:
+      RUN pip install w8a8sc && w8a8sc compile
+    """
+    from ..codec.jit import CACHE_VARIABLE, cache_folder
+
+    folder = cache_folder()
+    if folder is None:
+        raise MissingError("no folder for compiled kernels can be written", remedy=f"set {CACHE_VARIABLE} to one")
+    import_module("w8a8sc_tool.codec.matrix")
+    out = Output(as_json=as_json, quiet=quiet)
+    out.document({"folder": str(folder)})
+    out.result(f"compiled kernels are in {folder}")
+
+
+@group.command("install-executor")
+@click.option("--uninstall", is_flag=True, help="Remove it again.")
+@common
+def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
+    """Give the installed msmodelslim an executor, so that it compresses without CANN.
+
+    The executor is this project's codec. An executor that was built with CANN is never replaced.
+
+    \b
+    Example:
+      pip install 'w8a8sc[msmodelslim]' && w8a8sc install-executor
+    """
+    from ..backends import msmodelslim as backend
+
+    out = Output(as_json=as_json, quiet=quiet)
+    path = backend.uninstall_executor() if uninstall else backend.install_executor()
+    out.document({"executor": str(path) if path else None, "installed": not uninstall})
+    if uninstall:
+        out.result(f"removed {path}" if path else "nothing to remove: msmodelslim has no executor of ours")
+    else:
+        out.result(f"{path}: msmodelslim now compresses with w8a8sc's codec")
+
+
+@group.command()
+@click.argument("folder")
+@click.option("--preset", default="tiny", show_default=True, help="qwen3-8b, qwen3-14b, qwen3-32b or tiny.")
+@click.option("--layers", type=click.IntRange(1, 4096), help="Decoder layers [default: the preset's].")
+@click.option("--dtype", type=click.Choice(["float16", "bfloat16"]), default="float16", show_default=True)
+@click.option("--tied/--untied", default=False, help="Share embeddings and lm_head [default: untied].")
+@click.option("--norm-bias/--no-norm-bias", default=None, help="Norms with bias [default: the preset's].")
+@click.option("--vocab-size", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
+@click.option("--float", "floats", multiple=True, metavar="PATTERN", help="FLOAT layers instead of the recipe's.")
+@click.option("--w8a8", "w8a8", multiple=True, metavar="PATTERN", help="W8A8 layers.")
+@click.option("--dynamic", multiple=True, metavar="PATTERN", help="W8A8_DYNAMIC layers.")
+@click.option("--no-float", is_flag=True, help="No FLOAT layers.")
+@click.option("--part-size", type=float, metavar="GB", help="Split into files of about this size; 0 for one file.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@common
+def synthesize(
+    folder: str,
+    preset: str,
+    layers: int | None,
+    dtype: Any,
+    tied: bool,
+    norm_bias: bool | None,
+    vocab_size: int | None,
+    floats: tuple[str, ...],
+    w8a8: tuple[str, ...],
+    dynamic: tuple[str, ...],
+    no_float: bool,
+    part_size: float | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write a W8A8S checkpoint with random weights to FOLDER, to try things on.
+
+    \b
+    Example:
+      w8a8sc synthesize Qwen3-8B-w8a8s-310 --preset qwen3-8b --layers 2
+    """
+    from ..checkpoint import synthesize as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    types = None
+    if floats or w8a8 or dynamic or no_float:
+        recipe = () if no_float or floats else job.MODELS[preset].float_layers if preset in job.MODELS else ()
+        types = (
+            [(p, "W8A8") for p in w8a8]
+            + [(p, "W8A8_DYNAMIC") for p in dynamic]
+            + [(p, "FLOAT") for p in (*floats, *recipe)]
+        )
+    written = 0
+
+    def count(nbytes: int, total: int) -> None:
+        nonlocal written
+        if not written:
+            out.begin(f"synthesizing {preset}", total)
+        written += nbytes
+        out.advance(nbytes)
+
+    path = job.synthesize(
+        *(folder, preset),
+        layers=layers,
+        dtype=dtype,
+        tied=tied,
+        norm_bias=norm_bias,
+        vocabulary=vocab_size,
+        types=types,
+        part_bytes=None if part_size is None else int(part_size * 1e9),
+        seed=seed,
+        advance=count,
+    )
+    out.end()
+    out.document({"folder": str(path), "weight_bytes": written})
+    out.result(f"{path}: {size(written)} of weights")

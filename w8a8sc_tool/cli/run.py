@@ -1,0 +1,292 @@
+"""The commands that use a directory: generate, serve, fit, and doctor, which says whether the machine can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from .group import common, group
+from .output import Output
+
+if TYPE_CHECKING:
+    from ..jobs.generate import Generated
+    from ..serving import Estimate
+    from ..serving.environment import Row
+
+
+@group.command()
+@click.argument("directory")
+@click.option("--prompt", help="Text; the chat template of the directory is applied.")
+@click.option("--token-ids", metavar="1,2,3", help="Tokens instead of text.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0 considers all tokens.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
+@click.option("--device", type=click.Choice(["cpu", "npu"]), default="cpu", show_default=True)
+@common
+def generate(
+    directory: str,
+    prompt: str | None,
+    token_ids: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    compare: str | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Generate text from a sharded_state DIRECTORY with the bundled runtime, one process per rank.
+
+    \b
+    Example:
+      w8a8sc generate Qwen3-8B-w8a8sc-310-vllm/TP2/Qwen3-8B-w8a8sc-310-vllm-tp2 --prompt "Who are you?"
+    """
+    from ..jobs import generate as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.generate(
+        directory,
+        prompt=prompt,
+        token_ids=_tokens_of(token_ids),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        compare=compare,
+        device=device,
+        on_token=lambda token, text: out.stream(text),
+    )
+    out.document(_generated_document(found))
+    _show_generated(found, out)
+    return 0 if found.ok else 1
+
+
+@group.command(context_settings={"ignore_unknown_options": True})
+@click.argument("directory")
+@click.option("--print", "print_only", is_flag=True, help="Print the command for a shell, and start nothing.")
+@click.option("--container", "in_container", is_flag=True, help="Print a docker run line that serves.")
+@click.option("--force", is_flag=True, help="Warn about what cannot work instead of refusing it.")
+@click.argument("vllm_args", nargs=-1, type=click.UNPROCESSED)
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def serve(
+    directory: str, print_only: bool, in_container: bool, force: bool, vllm_args: tuple[str, ...], quiet: bool
+) -> None:
+    """Serve a sharded_state DIRECTORY, or a W8A8S checkpoint, with vLLM Ascend on 310P.
+
+    Options after -- are vLLM's, and win over those chosen here.
+
+    \b
+    Example:
+      w8a8sc serve Qwen3-32B-w8a8sc-310-vllm/TP4/Qwen3-32B-w8a8sc-310-vllm-tp4 -- --port 8000
+    """
+    from ..jobs import serving as job
+
+    out = Output(quiet=quiet)
+    prepared = job.prepare(directory, vllm_args, in_container=in_container, force=force)
+    for note in prepared.notes:
+        out.note(note)
+    if print_only or in_container:
+        Output().result(str(prepared.command))
+    else:
+        job.start(prepared.command)
+
+
+@group.command()
+@click.argument("path")
+@click.option("--tp", type=click.IntRange(1, 1024), help="One tensor-parallel size [default: all that work].")
+@click.option("--chip-memory", default="43693M", show_default=True, help="Of one chip: half of a 300I Duo card's.")
+@click.option("--max-model-len", type=click.IntRange(1), help="Tokens of the longest sequence.")
+@click.option("--max-num-seqs", type=click.IntRange(1), help="Sequences served at a time [default: the preset's].")
+@click.option("--compressed-masks/--no-compressed-masks", default=False, help="What torch_npu supports [default: no].")
+@click.option("--plot", metavar="FILE", help="Draw memory against max-model-len, as PNG or SVG.")
+@common
+def fit(
+    path: str,
+    tp: int | None,
+    chip_memory: str,
+    max_model_len: int | None,
+    max_num_seqs: int | None,
+    compressed_masks: bool,
+    plot: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Say whether a checkpoint or directory fits on the chips, and how long sequences may get.
+
+    \b
+    Example:
+      w8a8sc fit /models/Qwen3-32B-w8a8s-310 --max-model-len 20480
+    """
+    from pathlib import Path
+
+    from ..jobs import serving as job
+    from ..serving import parse_size
+
+    out = Output(as_json=as_json, quiet=quiet)
+    found = job.fit(
+        path,
+        tp=tp,
+        chip_memory=parse_size(chip_memory),
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        compressed_masks=compressed_masks,
+    )
+    if plot is not None:
+        from ..serving.plot import plot as draw
+
+        draw(found, Path(plot))
+    out.document([one.document() for one in found])
+    _show_fit(found, out)
+    return 0 if all(one.fits for one in found) or (tp is None and any(one.fits for one in found)) else 1
+
+
+@group.command()
+@click.option("--device", is_flag=True, help="Run the runtime's operators on NPU 0 against the CPU instead.")
+@click.option("--for", "task", type=click.Choice(["convert", "serve"]), help="Judge by one task alone.")
+@common
+def doctor(device: bool, task: Any, as_json: bool, quiet: bool) -> int:
+    """Examine this machine: can it convert, and can it serve? With --device: does its NPU compute what it should?
+
+    Without --for, serving counts only where there is an NPU.
+
+    \b
+    Example:
+      w8a8sc doctor --for serve
+    """
+    out = Output(as_json=as_json, quiet=quiet)
+    if device:
+        return _doctor_device(out)
+    from ..jobs import doctor as job
+
+    host = job.this_machine()
+    rows = job.examine(host)
+    tasks = [task] if task else ["convert", *(["serve"] if host.has_npu else [])]
+    wrong = [row for row in rows if row.task in tasks and row.ok is False]
+    out.document({"ok": not wrong, "judged": tasks, "rows": [_row_document(row) for row in rows]})
+    _show_rows(rows, tasks, out)
+    return 4 if wrong else 0
+
+
+def _doctor_device(out: Output) -> int:
+    from ..jobs.device import check_device
+
+    report = check_device()
+    out.document(
+        {
+            "ok": report.ok,
+            "missing": report.missing,
+            "operators": [
+                {"operator": o.operator, "shape": o.shape, "ok": o.ok, "difference": o.difference, "error": o.error}
+                for o in report.outcomes
+            ],
+        }
+    )
+    for missing in report.missing:
+        out.result(f"missing: {missing}")
+    for o in report.outcomes:
+        told = o.error or f"difference {o.difference:.2g}, allowed {o.allowed:g}"
+        out.result(f"{'ok    ' if o.ok else 'WRONG '} {o.operator}, {o.shape}: {told}")
+    return 4 if report.missing else 0 if report.ok else 1
+
+
+def _row_document(row: Row) -> dict[str, Any]:
+    names = ("task", "what", "found", "wanted", "why", "mend", "ok")
+    return {name: getattr(row, name) for name in names}
+
+
+def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
+    """A table per task; below each row that is wrong, why it matters and what mends it."""
+    for task in ("convert", "serve"):
+        out.result(f"to {task}:" + ("" if task in tasks else " (not judged: there is no NPU here)"))
+        for row in (row for row in rows if row.task == task):
+            state = {True: "ok", False: "MISSING", None: "-"}[row.ok]
+            out.result(f"  {state:8} {row.what}: {row.found} (wanted: {row.wanted})")
+            if row.ok is False:
+                out.result(f"           {row.why}; {row.mend}")
+
+
+def _show_fit(found: Sequence[Estimate], out: Output) -> None:
+    """A column per tensor-parallel size."""
+
+    def both(one: Estimate, compressed: bool) -> str:
+        length = one.largest_len(compressed_masks=compressed)
+        return f"{length} ({one.reason(compressed_masks=compressed)})" if length else "none"
+
+    rows: list[tuple[str, ...]] = [
+        ("per chip", *(f"TP {one.tp}" for one in found)),
+        ("memory", *(gib(one.chip) for one in found)),
+        ("weights", *(gib(one.weights) for one in found)),
+        ("second copy of embeddings", *(gib(one.embedding_copies) for one in found)),
+        ("activations (estimated)", *(gib(one.activations) for one in found)),
+        ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in found)),
+        ("tokens in the cache", *(str(one.kv_tokens) for one in found)),
+        ("largest max-model-len", *(both(one, False) for one in found)),
+        ("  with compressed masks", *(both(one, True) for one in found)),
+        ("at max-model-len", *(str(one.length) for one in found)),
+        ("  masks, and while built", *(_masks(one, False) for one in found)),
+        ("  compressed masks", *(_masks(one, True) for one in found)),
+        ("  sequences in the cache", *(f"{one.full_length_sequences:.1f}" for one in found)),
+        ("fits", *("yes" if one.fits else "no" for one in found)),
+    ]
+    out.table(rows, right=range(1, len(found) + 1))
+
+
+def _masks(one: Estimate, compressed: bool) -> str:
+    from ..serving.memory import mask_bytes, mask_peak_bytes
+
+    sizes = (mask_bytes(one.length, compressed=compressed), mask_peak_bytes(one.length, compressed=compressed))
+    return ", ".join(map(gib, sizes))
+
+
+def gib(count: int) -> str:
+    """Memory as npu-smi counts it, in powers of 1024."""
+    return f"{count / 2**30:.2f} GiB"
+
+
+def _tokens_of(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise UsageError(f"--token-ids {text[:40]} is not a list of numbers like 1,2,3")
+    return [int(word) for word in words]
+
+
+def _generated_document(found: Generated) -> dict[str, Any]:
+    return {
+        "prompt_tokens": found.prompt,
+        "tokens": found.tokens,
+        "text": found.text,
+        "tensor_parallel_size": found.tp,
+        "load_seconds": round(found.load_seconds, 3),
+        "prompt_seconds": round(found.prompt_seconds, 3),
+        "tokens_per_second": round(found.tokens_per_second, 2),
+        "compared": found.compared,
+        "differs_at": found.differs_at,
+        "margin_there": round(found.margin_there, 4) if found.differs_at is not None else None,
+        "ok": found.ok,
+    }
+
+
+def _show_generated(found: Generated, out: Output) -> None:
+    out.result("" if found.text is not None else ",".join(map(str, found.tokens)))
+    out.note(
+        f"TP {found.tp}: {len(found.prompt)} tokens of prompt in {found.prompt_seconds:.2f} s, "
+        f"{len(found.tokens)} generated, {found.tokens_per_second:.1f} per second"
+    )
+    if not found.compared:
+        return
+    if found.differs_at is None:
+        out.result("the source checkpoint gives the same tokens")
+    else:
+        word = "within the rounding of the ranks' sums" if found.ok else "more than rounding explains"
+        out.result(
+            f"token {found.differs_at} differs from the source's, whose best two logits are {found.margin_there:.3f} "
+            f"apart: {word}"
+        )

@@ -1,0 +1,26 @@
+"""`doctor`: the machine as it is, given to the room that knows what serving needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..backends.msmodelslim import installed_executor
+from ..codec.jit import cache_folder
+from ..serving.environment import Host, Row, rows
+from .machine import cores, free_memory
+
+
+def this_machine(place: Path = Path()) -> Host:
+    return Host(
+        cores=cores(),
+        free_memory=free_memory(),
+        free_disk=shutil.disk_usage(place).free,
+        kernel_cache=cache_folder(),
+        executor=installed_executor(),
+    )
+
+
+def examine(host: Host | None = None) -> list[Row]:
+    """Every row of the examination."""
+    return rows(host or this_machine())

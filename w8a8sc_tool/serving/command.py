@@ -1,0 +1,276 @@
+"""The `vllm serve` command for a directory or a checkpoint on 310P, and the container around it.
+
+Flags and defaults are those of vLLM Ascend's guide for Atlas 300I Duo (v0.18) and its later Qwen3 tutorial.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from ..checkpoint import ModelConfig
+from ..errors import UsageError
+from ..plan import Preset
+from ..plan.preset import Serving
+
+HOST: Final = "127.0.0.1"
+PORT: Final = "8080"
+IMAGE: Final = "quay.io/ascend/vllm-ascend:v0.18.0-310p"
+DEVICES_VARIABLE: Final = "ASCEND_RT_VISIBLE_DEVICES"
+
+# What a model without a preset is served with.
+_DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
+
+# With several ranks every captured graph takes event ids of the device; two are known to work at any depth (the guide,
+# of Qwen3-32B; later notes, of other models).
+_CAPTURES: Final = 2
+_CAPTURES_DOCUMENTED: Final = "qwen3-32b"
+
+# Short forms of vLLM's options that concern us.
+_SHORT: Final = {"-tp": "tensor-parallel-size", "-q": "quantization", "-pp": "pipeline-parallel-size"}
+_FLAG: Final = re.compile(r"--?[a-zA-Z]")
+
+# What a container needs of the host (the guide): devices beside the chips themselves, and mounts.
+SHARED_DEVICES: Final = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
+MOUNTS: Final = (
+    "/usr/local/dcmi",
+    "/usr/local/bin/npu-smi",
+    "/usr/local/Ascend/driver/lib64/",
+    "/usr/local/Ascend/driver/version.info",
+    "/etc/ascend_install.info",
+)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What is served. version: of the vLLM Ascend that will serve, as "0.18.0"."""
+
+    path: Path
+    kind: Literal["directory", "checkpoint"]
+    tp: int
+    name: str
+    config: ModelConfig
+    preset: Preset
+    version: str = "0.18.0"
+
+    @property
+    def serving(self) -> Serving:
+        return self.preset.serving(self.tp) or _DEFAULT
+
+    @property
+    def capture_sizes(self) -> list[int]:
+        """Batch sizes of captured graphs: the preset's, or powers of two up to the sequences served at a time."""
+        if self.serving.capture_sizes is not None:
+            return self.serving.capture_sizes
+        most = self.serving.max_num_seqs
+        sizes = [1 << bit for bit in range(most.bit_length()) if 1 << bit <= most]
+        return sizes if self.tp == 1 else sizes[-_CAPTURES:]
+
+
+@dataclass
+class Command:
+    """A command and its environment; `warnings` says what may not work."""
+
+    words: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """As a shell takes it."""
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*assignments, shlex.join(self.words)])
+
+
+def build(
+    service: Service,
+    more: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+    force: bool = False,
+    host: str = HOST,
+) -> Command:
+    """The command that serves; `more` are options of vLLM that win over ours.
+
+    Raises UsageError for what cannot work; force: warn instead.
+    """
+    given = parse_options(more)
+    warnings: list[str] = []
+    problems = list(_contradictions(service, given))
+    if problems and not force:
+        raise UsageError("; ".join(problems), remedy="leave it out, or give --force")
+    warnings += problems
+    flags = {name: value for name, value in _flags(service, host).items() if not _replaced(name, given)}
+    if "enforce-eager" in given:
+        flags.pop("compilation-config", None)
+    command = Command(["vllm", "serve", str(service.path)], warnings=warnings)
+    for name, value in flags.items():
+        command.words += [f"--{name}", *([value] if value is not None else [])]
+    command.words += more
+    command.environment = _devices(service, environment or {})
+    return command
+
+
+def _flags(service: Service, host: str) -> dict[str, str | None]:
+    """Our options, in the order of the guide; None for those without a value."""
+    serving = service.serving
+    capture = {"cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": service.capture_sizes}
+    flags: dict[str, str | None] = {
+        "host": host,
+        "port": PORT,
+        "tensor-parallel-size": str(service.tp),
+        "gpu_memory_utilization": "0.90",
+        "max_num_seqs": str(serving.max_num_seqs),
+        "served_model_name": service.preset.served_name or service.name,
+        "dtype": "float16",
+        "additional-config": json.dumps({"ascend_compilation_config": _ascend_compilation(service.version)}),
+        "compilation-config": json.dumps(capture),
+        "quantization": "ascend",
+        "max-model-len": str(serving.max_model_len),
+        "no-enable-prefix-caching": None,
+        "load_format": "sharded_state",
+    }
+    if service.kind == "checkpoint":  # as the guide serves one
+        for name in ("max_num_seqs", "no-enable-prefix-caching", "load_format"):
+            del flags[name]
+    return flags
+
+
+def _ascend_compilation(version: str) -> dict[str, bool]:
+    """The keys a vLLM Ascend release knows; its development versions are given both, as its nightly tests do."""
+    release = release_of(version)
+    if release is None or "dev" in version:
+        return {"fuse_norm_quant": False, "enable_npugraph_ex": False}
+    return {"fuse_norm_quant" if release <= (0, 18) else "enable_npugraph_ex": False}
+
+
+def release_of(version: str) -> tuple[int, int] | None:
+    """The first two numbers of a version."""
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def parse_options(words: Sequence[str]) -> dict[str, list[str]]:
+    """vLLM's options by name, spelled with dashes, each with its values."""
+    found: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in words:
+        if _FLAG.match(word):
+            name, equals, value = word.partition("=")
+            name = _SHORT.get(name, name.lstrip("-").replace("_", "-"))
+            values = found[name] = [value] if equals else []
+        elif not found:
+            raise UsageError(
+                f"{word} is no option of vllm serve", remedy="options for vLLM follow --, like -- --port 80"
+            )
+        else:
+            values.append(word)
+    return found
+
+
+def _replaced(name: str, given: Mapping[str, list[str]]) -> bool:
+    """Whether an option of ours, or its opposite, was given by the user."""
+    plain = name.replace("_", "-")
+    opposite = plain.removeprefix("no-") if plain.startswith("no-") else f"no-{plain}"
+    other = {"compilation-config": ("O", "cudagraph-capture-sizes")}.get(plain, ())
+    return plain in given or opposite in given or any(word in given for word in other)
+
+
+def _contradictions(service: Service, given: Mapping[str, list[str]]) -> list[str]:
+    """What of the user's options cannot work, each with the reason."""
+    problems = []
+    directory = service.kind == "directory"
+    wanted: dict[str, tuple[tuple[str, ...], str]] = {
+        "dtype": (("float16", "half"), "the 310P computes in float16 alone"),
+        "quantization": (("ascend",), "no other method of vLLM reads these weights"),
+        "pipeline-parallel-size": (("1",), "the layers are not divided over stages"),
+    }
+    if directory:
+        wanted["tensor-parallel-size"] = (
+            (str(service.tp),),
+            f"the directory is made for {service.tp} ranks; vLLM would not notice, and answer nonsense",
+        )
+        wanted["load-format"] = (("sharded_state",), "any other reads the rank files as one checkpoint and fails")
+    for name, (allowed, reason) in wanted.items():
+        if name in given and given[name] and given[name][0] not in allowed:
+            problems.append(f"--{name} {given[name][0]}: {reason}")
+    if "max-model-len" in given and not _is_length(given["max-model-len"]):
+        told = " ".join(given["max-model-len"])
+        problems.append(f"--max-model-len {told}: it has to be a number, masks of a detected one may exceed the memory")
+    return problems + _capture_problems(service, given)
+
+
+def _is_length(values: Sequence[str]) -> bool:
+    """vLLM takes numbers and, as 16k or 1M, multiples."""
+    return len(values) == 1 and re.fullmatch(r"[1-9]\d*(\.\d+)?[kKmMgG]?", values[0]) is not None
+
+
+def _captured(service: Service, given: Mapping[str, list[str]]) -> list[Any]:
+    """The capture sizes that the user asks for; ours if none."""
+    if "cudagraph-capture-sizes" in given:
+        return list(given["cudagraph-capture-sizes"])
+    try:
+        content = json.loads(given["compilation-config"][0])
+        sizes = content.get("cudagraph_capture_sizes")
+        return list(sizes) if isinstance(sizes, list) else []
+    except (KeyError, IndexError, ValueError, AttributeError):
+        return list(service.capture_sizes)
+
+
+def _capture_problems(service: Service, given: Mapping[str, list[str]]) -> list[str]:
+    sizes = _captured(service, given)
+    if service.tp == 1 or len(sizes) <= _CAPTURES or "enforce-eager" in given:
+        return []
+    if service.preset.name == _CAPTURES_DOCUMENTED:
+        return [f"{len(sizes)} capture sizes: with several ranks Qwen3-32B can capture {_CAPTURES}"]
+    return []
+
+
+def capture_warning(service: Service, more: Sequence[str]) -> str | None:
+    """A warning about more captured graphs than are known to work with several ranks."""
+    given = parse_options(more)
+    sizes = _captured(service, given)
+    if service.tp == 1 or len(sizes) <= _CAPTURES or "enforce-eager" in given:
+        return None
+    return (
+        f"{len(sizes)} capture sizes at TP {service.tp}: the device's event ids may not suffice; {_CAPTURES} are known "
+        "to work"
+    )
+
+
+def _devices(service: Service, environment: Mapping[str, str]) -> dict[str, str]:
+    """The chips that are used: those the user chose, else the first."""
+    chosen = environment.get(DEVICES_VARIABLE)
+    if chosen is None:
+        return {DEVICES_VARIABLE: ",".join(map(str, range(service.tp)))} if service.tp > 1 else {}
+    count = len([part for part in chosen.split(",") if part.strip()])
+    if count < service.tp:
+        raise UsageError(
+            f"{DEVICES_VARIABLE}={chosen} names {count} chips, {service.tp} are needed",
+            remedy="name as many, or unset it",
+        )
+    return {DEVICES_VARIABLE: chosen}
+
+
+def container(service: Service, command: Command, *, devices: Sequence[str], mounts: Sequence[str]) -> Command:
+    """A `docker run` line that serves: this machine's devices and mounts, the directory read-only, the port published.
+
+    devices: /dev/davinci0 and so on; the service has to listen on all addresses of the container.
+    """
+    words = ["docker", "run", "--rm", "--name", "vllm-ascend", "--shm-size=10g"]
+    for device in (*devices, *SHARED_DEVICES):
+        words += ["--device", device]
+    for mount in mounts:
+        words += ["-v", f"{mount}:{mount}"]
+    path = str(service.path.absolute())
+    given = parse_options(command.words[3:])
+    port = given.get("port", [PORT])[0]
+    words += ["-v", f"{path}:{path}:ro", "-v", "/root/.cache:/root/.cache", "-p", f"{port}:{port}"]
+    for name, value in command.environment.items():
+        words += ["-e", f"{name}={value}"]
+    serve = [*command.words[:2], path, *command.words[3:]]
+    return Command([*words, "-it", IMAGE, *serve], warnings=command.warnings)

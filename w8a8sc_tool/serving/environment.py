@@ -1,0 +1,270 @@
+"""Is this machine ready to convert, and to serve? One row per thing that has to be right, with what mends it.
+
+The facts are those of vLLM Ascend's guide for Atlas 300I Duo (v0.18) and its 310P code; docs/serving.md lists them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+Task = Literal["convert", "serve"]
+
+_PROBE_SECONDS: Final = 60.0
+_OPEN_FILES: Final = 65536
+_CANN: Final = (9, 0)
+_MEMORY: Final = 2 << 30  # bytes free for a conversion with two processes
+_DISK: Final = 12 << 30  # bytes free for the smallest published model
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing: what was found and what is wanted. ok None: it matters only to some, or could not be told."""
+
+    task: Task
+    what: str
+    found: str
+    wanted: str
+    why: str
+    mend: str
+    ok: bool | None
+
+
+@dataclass
+class Host:
+    """What the rows look at. Tests make their own."""
+
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    devices: Path = Path("/dev")
+    packages: Path = field(default_factory=lambda: Path(sysconfig.get_paths()["purelib"]))
+    python_lib: str = field(default_factory=lambda: str(Path(sys.base_prefix) / "lib"))
+    python: tuple[int, int] = field(default_factory=lambda: sys.version_info[:2])
+    cores: int = 1
+    free_memory: int | None = None
+    free_disk: int = 0
+    open_files: int = field(default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    kernel_cache: Path | None = None
+    executor: Literal["vendor", "builtin"] | None = None
+    npu_smi: str | None = field(default_factory=lambda: shutil.which("npu-smi"))
+
+    def version(self, package: str) -> str | None:
+        """Of an installed distribution."""
+        for found in importlib.metadata.distributions(path=[str(self.packages)]):
+            if (found.metadata["Name"] or "").replace("_", "-").lower() == package:
+                return found.version
+        return None
+
+    def probe(self, code: str) -> str:
+        """What Python code says in a process of its own: importing torch_npu may hang or crash. Empty: it went well."""
+        try:
+            ran = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"no answer within {_PROBE_SECONDS:.0f} s"
+        if ran.returncode == 0:
+            return ""
+        lines = ran.stderr.strip().splitlines()
+        return lines[-1][:200] if lines else f"ended with {ran.returncode}"
+
+    @property
+    def has_npu(self) -> bool:
+        return any(self.devices.glob("davinci[0-9]*"))
+
+
+def rows(host: Host) -> list[Row]:
+    """All of them, those for converting first."""
+    return [row for check in _CHECKS for row in check(host)]
+
+
+def missing(found: list[Row], task: Task) -> list[Row]:
+    """Those that keep the machine from a task."""
+    return [row for row in found if row.task == task and row.ok is False]
+
+
+# --------------------------------------------------------------------------------------------------------- to convert
+
+
+def _python(host: Host) -> list[Row]:
+    found = ".".join(map(str, host.python))
+    why = "the tool is written for it"
+    return [Row("convert", "Python", found, "3.10 or later", why, "set PYTHON to a newer one", host.python >= (3, 10))]
+
+
+def _kernels(host: Host) -> list[Row]:
+    found = str(host.kernel_cache) if host.kernel_cache else "no folder can be written"
+    why = "kernels are compiled once, not at every start"
+    mend = "set W8A8SC_CACHE_DIR to a folder of your own"
+    return [Row("convert", "folder for compiled kernels", found, "one", why, mend, True if host.kernel_cache else None)]
+
+
+def _machine(host: Host) -> list[Row]:
+    memory = "unknown" if host.free_memory is None else f"{host.free_memory / 1e9:.1f} GB free"
+    enough = None if host.free_memory is None else host.free_memory >= _MEMORY
+    told, disk = f"{host.free_disk / 1e9:.1f} GB free", True if host.free_disk >= _DISK else None
+    return [
+        Row("convert", "cores", str(host.cores), "any", "each is a worker process", "", True),
+        Row("convert", "memory", memory, f"{_MEMORY / 1e9:.1f} GB", "two workers", "use -j 1, or free some", enough),
+        Row("convert", "disk here", told, f"{_DISK / 1e9:.0f} GB", "room for Qwen3-8B", "write elsewhere (-o)", disk),
+    ]
+
+
+def _vendor(host: Host) -> list[Row]:
+    """What the vendor's compressor wants; the tool sets the variables for it."""
+    version = host.version("msmodelslim")
+    executor = {"vendor": "built with CANN", "builtin": "w8a8sc's"}.get(host.executor or "", "none")
+    wanted = host.executor == "vendor"
+    allocation = host.environment.get("PYTORCH_NPU_ALLOC_CONF", "not set")
+    library = host.python_lib in host.environment.get("LD_LIBRARY_PATH", "").split(":")
+    mend = "nothing: the tool sets it for the compressor"
+    return [
+        Row(
+            *("convert", "msmodelslim and its executor", f"{version or 'absent'}, executor: {executor}", "optional"),
+            *(
+                "--backend msmodelslim",
+                "pip install 'w8a8sc[msmodelslim]', docs/msmodelslim.md",
+                True if wanted else None,
+            ),
+        ),
+        Row(
+            *("convert", "open files", str(host.open_files), f"{_OPEN_FILES} for msmodelslim"),
+            *("its compressor opens many", f"ulimit -n {_OPEN_FILES}"),
+            ok=True if host.open_files >= _OPEN_FILES else False if wanted and host.open_files < 1024 else None,
+        ),
+        Row(
+            *("convert", "PYTORCH_NPU_ALLOC_CONF", allocation, "max_split_size_mb:256 for msmodelslim"),
+            *("the vendor's guide sets it", mend),
+            ok=True if allocation == "max_split_size_mb:256" else None,
+        ),
+        Row(
+            *("convert", "LD_LIBRARY_PATH", "has Python's lib" if library else "lacks Python's lib"),
+            *(f"{host.python_lib} for msmodelslim", "its executor links to it", mend),
+            ok=True if library else None,
+        ),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- to serve
+
+
+def _triton(host: Host) -> list[Row]:
+    """Uninstalling may leave a folder that breaks 310P all the same."""
+    found = []
+    for package in ("triton", "triton-ascend"):
+        version = host.version(package)
+        found.append(
+            Row(
+                *("serve", package, version or "absent", "absent", "310P does not support it"),
+                *(f"pip uninstall -y {package}", version is None),
+            )
+        )
+    left = host.packages / "triton"
+    there = left.exists() and host.version("triton") is None and host.version("triton-ascend") is None
+    why = "uninstalling leaves it behind, and it breaks 310P"
+    found.append(
+        Row(
+            "serve", "left-over triton folder", str(left) if there else "none", "none", why, f"rm -rf {left}", not there
+        )
+    )
+    return found
+
+
+def _cann(host: Host) -> list[Row]:
+    home = host.environment.get("ASCEND_HOME_PATH")
+    version = _cann_version(Path(home)) if home else None
+    told = ".".join(map(str, version)) if version else "unknown"
+    source = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
+    recent = version is not None and version >= _CANN
+    return [
+        Row(
+            *("serve", "ASCEND_HOME_PATH", home or "not set", "CANN's folder", "CANN's libraries are found through it"),
+            *(source, home is not None and Path(home).is_dir()),
+        ),
+        Row(
+            *("serve", "CANN", told, "9.0.0 or later", "graph mode needs it"),
+            *("install CANN 9.0.0, or serve with -- --enforce-eager", recent if version else None if home else False),
+        ),
+    ]
+
+
+def _cann_version(home: Path) -> tuple[int, ...] | None:
+    for name in ("version.cfg", "version.info", "ascend_toolkit_install.info", "compiler/version.info"):
+        try:
+            text = (home / name).read_text(errors="replace")[:4096]
+        except OSError:
+            continue
+        match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+        if match:
+            return tuple(int(part) for part in match.groups() if part is not None)
+    return None
+
+
+def _torch_npu(host: Host) -> list[Row]:
+    version = host.version("torch-npu")
+    install = "pip install torch_npu==2.9.0.post2, as the guide says"
+    found = [Row("serve", "torch_npu", version or "absent", "2.9.0.post2", "torch on the NPU", install, bool(version))]
+    if version:
+        problem = host.probe("import torch, torch_npu")
+        found.append(
+            Row(
+                *("serve", "import of torch_npu", problem or "works", "works", "CANN and torch_npu belong together"),
+                *("source CANN's set_env.sh; install the torch_npu for this CANN", not problem),
+            )
+        )
+        names = ("_npu_flash_attention_v3", "_npu_paged_attention_splitfuse_v2")
+        code = f"import torch, torch_npu; assert all(hasattr(torch_npu, n) for n in {names!r})"
+        compressed = not problem and not host.probe(code)
+        found.append(
+            Row(
+                *("serve", "compressed masks", "yes" if compressed else "no", "yes, for long sequences"),
+                *("masks take 8 MiB, not 4 L^2 bytes", "torch_npu 2.10.0.post4 or later", True if compressed else None),
+            )
+        )
+    return found
+
+
+def _vllm(host: Host) -> list[Row]:
+    vllm, ascend = host.version("vllm"), host.version("vllm-ascend")
+    same = bool(vllm and ascend) and _release(vllm) == _release(ascend)
+    return [
+        Row("serve", "vllm", vllm or "absent", "0.18 or later", "it serves", "use vLLM Ascend's image", bool(vllm)),
+        Row("serve", "vllm-ascend", ascend or "absent", "vllm's version", "310P support", "the same", bool(ascend)),
+        Row(
+            *("serve", "versions that belong together", f"{vllm or 'none'} with {ascend or 'none'}", "equal releases"),
+            *("each release is made for one vllm", "install the pair of one image", same),
+        ),
+    ]
+
+
+def _release(version: str | None) -> list[str]:
+    return (version or "").split("+")[0].split(".")[:2]
+
+
+def _devices(host: Host) -> list[Row]:
+    chips = sorted(path.name for path in host.devices.glob("davinci[0-9]*"))
+    mend = "install the driver; in a container, pass it with --device (w8a8sc serve --container)"
+    found = [Row("serve", "chips", ", ".join(chips) or "none", "/dev/davinci0 ...", "they compute", mend, bool(chips))]
+    for name in ("davinci_manager", "devmm_svm", "hisi_hdc"):
+        there = (host.devices / name).exists()
+        state = "there" if there else "absent"
+        found.append(Row("serve", f"/dev/{name}", state, "there", "the driver's way in", mend, there))
+    install = "install the driver's tools; in a container, mount /usr/local/bin/npu-smi"
+    smi = host.npu_smi or "absent"
+    found.append(Row("serve", "npu-smi", smi, "there", "it shows the chips' state", install, host.npu_smi is not None))
+    return found
+
+
+_CHECKS: Final[tuple[Callable[[Host], list[Row]], ...]] = (
+    *(_python, _kernels, _machine, _vendor),
+    *(_triton, _cann, _torch_npu, _vllm, _devices),
+)

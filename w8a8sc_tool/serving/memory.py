@@ -1,0 +1,178 @@
+"""What a chip's memory has to hold while it serves, and how long a sequence may get (docs/serving.md)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ..checkpoint import ModelConfig
+from ..errors import UsageError
+
+CHIP_MEMORY: Final = 43693 << 20  # what npu-smi shows of a chip of the 96 GB card, at least
+UTILIZATION: Final = 0.90  # --gpu_memory_utilization of the guide
+BLOCK: Final = 128  # tokens per block of the KV cache
+
+# One compressed causal mask serves every length (vLLM Ascend, _310p/attention/attention_mask.py): float16 [2048, 2048].
+COMPRESSED_MASK: Final = 2 * 2048 * 2048
+# Without it: a float16 mask of L x L, another once a prompt is split, and 6 L^2 bytes while one is built.
+_MASK: Final = 2
+_MASK_PEAK: Final = 6
+
+_BATCHED_TOKENS: Final = 2048  # of one step: vLLM's default
+_CONTEXT: Final = 512 << 20  # CANN, HCCL and the graphs: a guess
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?[bB])?")
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "44G", "43693M" or a number; units are powers of 1024, as npu-smi counts. Raises UsageError."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"{text} is not a size", remedy="write one like 44G")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The memory of one chip at one tensor-parallel size, in bytes. activations: an estimate, all else is counted."""
+
+    tp: int
+    chip: int
+    utilization: float
+    weights: int
+    embedding_copies: int
+    activations: int
+    kv_per_token: int
+    compressed_masks: bool
+    max_num_seqs: int
+    longest_position: int
+    wanted_len: int | None
+
+    @property
+    def kv_cache(self) -> int:
+        """vLLM Ascend gives the KV cache half of what is left on 310P."""
+        left = int(self.chip * self.utilization) - self.weights - self.embedding_copies - self.activations
+        return max(0, left // 2)
+
+    @property
+    def kv_tokens(self) -> int:
+        """How many tokens the cache holds, in whole blocks."""
+        return self.kv_cache // (self.kv_per_token * BLOCK) * BLOCK
+
+    @property
+    def free_for_masks(self) -> int:
+        return max(0, self.chip - self.weights - self.embedding_copies - self.activations - self.kv_cache)
+
+    def limits(self, *, compressed_masks: bool) -> dict[str, int]:
+        """Tokens that a sequence may have, by what limits them."""
+        found = {"KV cache": self.kv_tokens, "model's positions": self.longest_position}
+        if not compressed_masks:
+            found["causal masks"] = math.isqrt(self.free_for_masks // _MASK_PEAK) // BLOCK * BLOCK
+        return found
+
+    def largest_len(self, *, compressed_masks: bool) -> int:
+        """The largest safe max-model-len."""
+        return min(self.limits(compressed_masks=compressed_masks).values())
+
+    def reason(self, *, compressed_masks: bool) -> str:
+        """What limits it."""
+        limits = self.limits(compressed_masks=compressed_masks)
+        return min(limits, key=lambda name: limits[name])
+
+    @property
+    def length(self) -> int:
+        """The max-model-len that is looked at: the one asked for, else the largest that this machine can have."""
+        return self.wanted_len or self.largest_len(compressed_masks=self.compressed_masks)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the weights fit, and the max-model-len asked for, if one was."""
+        return self.largest_len(compressed_masks=self.compressed_masks) >= (self.wanted_len or BLOCK)
+
+    @property
+    def full_length_sequences(self) -> float:
+        """How many sequences of that length the cache holds at a time."""
+        return self.kv_tokens / max(1, self.length)
+
+    def document(self) -> dict[str, object]:
+        without, compressed = (
+            {
+                "masks_bytes": mask_bytes(self.length, compressed=kind),
+                "masks_peak_bytes": mask_peak_bytes(self.length, compressed=kind),
+                "largest_max_model_len": self.largest_len(compressed_masks=kind),
+                "limited_by": self.reason(compressed_masks=kind),
+                "limits": self.limits(compressed_masks=kind),
+            }
+            for kind in (False, True)
+        )
+        return {
+            "tensor_parallel_size": self.tp,
+            "fits": self.fits,
+            "chip_bytes": self.chip,
+            "weights_bytes": self.weights,
+            "embedding_copies_bytes": self.embedding_copies,
+            "activations_bytes_estimated": self.activations,
+            "kv_cache_bytes": self.kv_cache,
+            "kv_bytes_per_token": self.kv_per_token,
+            "kv_tokens": self.kv_tokens,
+            "max_model_len": self.length,
+            "max_num_seqs": self.max_num_seqs,
+            "sequences_of_full_length": round(self.full_length_sequences, 2),
+            "compressed_masks_here": self.compressed_masks,
+            "without_compressed_masks": without,
+            "with_compressed_masks": compressed,
+        }
+
+
+def mask_bytes(length: int, *, compressed: bool) -> int:
+    """Bytes of the causal masks for sequences of up to `length` tokens, prompts in pieces included."""
+    return COMPRESSED_MASK if compressed else 2 * _MASK * length * length
+
+
+def mask_peak_bytes(length: int, *, compressed: bool) -> int:
+    """Bytes while they are built."""
+    return COMPRESSED_MASK if compressed else _MASK_PEAK * length * length
+
+
+def estimate(
+    config: ModelConfig,
+    tp: int,
+    weights: int,
+    *,
+    chip: int = CHIP_MEMORY,
+    max_num_seqs: int = 32,
+    max_model_len: int | None = None,
+    compressed_masks: bool = False,
+    embedding_copies: bool = False,
+    utilization: float = UTILIZATION,
+) -> Estimate:
+    """Memory of one chip. weights: bytes of a rank's tensors as vLLM Ascend allocates them: compressed ones whole.
+
+    embedding_copies: whether embeddings and lm_head are kept twice, as vLLM Ascend 0.23 does.
+    """
+    heads, kv_heads = config.heads // tp, max(1, config.kv_heads // tp)
+    row = -(-config.vocabulary // 64) * 64 // tp * config.hidden_size * 2
+    positions = config.content.get("max_position_embeddings")
+    return Estimate(
+        tp=tp,
+        chip=chip,
+        utilization=utilization,
+        weights=weights,
+        embedding_copies=(1 if config.tied else 2) * row if embedding_copies else 0,
+        activations=_activations(config, heads, kv_heads, tp, max_num_seqs),
+        kv_per_token=2 * config.layers * kv_heads * config.head_dim * 2,
+        compressed_masks=compressed_masks,
+        max_num_seqs=max_num_seqs,
+        longest_position=positions if isinstance(positions, int) and positions > 0 else 1 << 20,
+        wanted_len=max_model_len,
+    )
+
+
+def _activations(config: ModelConfig, heads: int, kv_heads: int, tp: int, max_num_seqs: int) -> int:
+    """An estimate: a step's float16 values around one layer, logits in float16 and float32, and a fixed part."""
+    attention = (heads + 2 * kv_heads) * config.head_dim
+    per_token = 4 * config.hidden_size + attention + 3 * config.intermediate_size // tp
+    return _BATCHED_TOKENS * per_token * 2 + max_num_seqs * config.vocabulary * (2 + 4) + _CONTEXT
