@@ -21,16 +21,19 @@ Shards = list[CompressedShard] | None
 
 
 def compress_shards(
-    modules: Sequence[Module], sources: Mapping[str, SourceTensor], reader: SourceReader
+    modules: Sequence[Module],
+    sources: Mapping[str, SourceTensor],
+    reader: SourceReader,
+    store: TileStore | None = None,
 ) -> list[Shards]:
     """Compress one linear layer's weight for every rank, at one or several tensor-parallel sizes.
 
     modules: the layer at each size. Source rows are read once where ranks share them, and every tile is encoded once:
-    sizes whose cuts lie between tiles are made of the same tiles.
+    sizes whose cuts lie between tiles are made of the same tiles. store: tiles that are there already.
     """
-    if len(modules) == 1:
+    if store is None and len(modules) == 1:
         return [_one_size(modules[0], sources, reader)]
-    store = TileStore()
+    store = store or TileStore()
     # The larger the shards, the fewer cuts: what the smallest size encodes serves the others.
     order = sorted(range(len(modules)), key=lambda number: len(modules[number].weight.slices))
     made = {number: _from_store(modules[number], sources, reader, store) for number in order}

@@ -1,7 +1,7 @@
 """W8A8S checkpoints: their files, tensors, description and config."""
 
-from .checkpoint import Checkpoint, SourceTensor
+from .checkpoint import AssembledTensor, Checkpoint, SourceTensor
 from .config import ModelConfig
 from .description import Description
 
-__all__ = ["Checkpoint", "Description", "ModelConfig", "SourceTensor"]
+__all__ = ["AssembledTensor", "Checkpoint", "Description", "ModelConfig", "SourceTensor"]

@@ -6,9 +6,10 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import numpy.typing as npt
 
 from ..errors import InputError, Problem
 from ..safetensors_file import TensorFile, parse_json
@@ -39,6 +40,18 @@ class SourceTensor(msgspec.Struct, frozen=True):
         return self.end - self.begin
 
 
+class AssembledTensor(SourceTensor, frozen=True):
+    """A tensor that lies nowhere as a whole: it is put together when it is read. Its place in a file means nothing."""
+
+    def assemble(self, kept: dict[str, Any], first: int, rows: npt.NDArray[Any]) -> None:
+        """Fill an array with the tensor's rows from `first` on. kept: what a reader keeps between calls."""
+        raise NotImplementedError
+
+    def content_hash(self) -> str:
+        """A hash that changes with the content, though it is not that of the tensor's bytes."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint. Only headers and small files have been read."""
@@ -49,6 +62,7 @@ class Checkpoint:
     tensors: dict[str, SourceTensor]
     side_files: list[Path]
     warnings: list[str]
+    identity: str | None = None  # by content, if it is known without reading
 
     @classmethod
     def open(cls, path: str | Path, architectures: tuple[str, ...]) -> Checkpoint:
@@ -79,7 +93,7 @@ class Checkpoint:
             problems += _disagreements(description, tensors)
         if problems or config is None or description is None:
             raise InputError(problems)
-        side_files, warnings = _side_files(folder)
+        side_files, warnings = side_files_of(folder)
         return cls(folder, config, description, tensors, side_files, warnings)
 
     @property
@@ -163,11 +177,14 @@ def _disagreements(description: Description, tensors: dict[str, SourceTensor]) -
     return problems
 
 
-def _side_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """Files that go along with the weights: tokenizer, generation settings, code; and what is notably absent."""
+def side_files_of(folder: Path, others: tuple[str, ...] = ()) -> tuple[list[Path], list[str]]:
+    """Files that go along with the weights: tokenizer, generation settings, code; and what is notably absent.
+
+    others: names of files that do not.
+    """
     files = []
     for path in sorted(folder.iterdir()):
-        described = path.name in (description_file.NAME, *description_file.LEGACY_NAMES, config_file.NAME)
+        described = path.name in (description_file.NAME, *description_file.LEGACY_NAMES, config_file.NAME, *others)
         if described or path.name.startswith(".") or path.name.endswith((INDEX_SUFFIX, *WEIGHT_SUFFIXES)):
             continue
         if path.is_file():

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .. import hashing
 from ..errors import WorkError
 from ..safetensors_file import DTYPES
-from .checkpoint import SourceTensor
+from .checkpoint import AssembledTensor, SourceTensor
 
 
 class SourceReader:
@@ -21,11 +21,18 @@ class SourceReader:
         self._files: dict[str, int] = {}
         self._hashes: dict[str, tuple[Any, int]] = {}  # name -> state, bytes hashed so far
         self._known: dict[str, str] = {}  # name -> hash of the whole tensor
+        self._kept: dict[str, Any] = {}  # what assembled tensors keep between calls
 
     def close(self) -> None:
         for fd in self._files.values():
             os.close(fd)
         self._files.clear()
+        self._kept.clear()
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What assembled tensors keep between calls."""
+        return self._kept
 
     def read_rows(self, source: SourceTensor, first: int, last: int) -> npt.NDArray[Any]:
         """Rows [first, last) of a tensor as a two-dimensional array, BF16 as its bits; a scalar has one row."""
@@ -39,6 +46,9 @@ class SourceReader:
 
         Raises WorkError if the file fails or is not what it was when the checkpoint was opened.
         """
+        if isinstance(source, AssembledTensor):
+            source.assemble(self._kept, first, rows)
+            return
         offset = first * rows.shape[1] * rows.dtype.itemsize
         if source.begin + offset + rows.nbytes > source.end:
             raise ValueError(f"rows beyond the end of {source.name}")
@@ -59,6 +69,8 @@ class SourceReader:
         """The hash of a tensor; what no one has read of it yet is read now."""
         if source.name in self._known:
             return self._known[source.name]
+        if isinstance(source, AssembledTensor):
+            return source.content_hash()
         state, done = self._hashes.pop(source.name, (hashing.new(), 0))
         piece = np.empty(min(source.nbytes - done, 4 << 20), np.uint8)
         fd = self._open(source)

@@ -103,6 +103,109 @@ def compress(
         _show_compressed(result, out)
 
 
+_overwrite = click.option(
+    "--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete."
+)
+_no_resume = click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left.")
+_no_verify = click.option("--no-verify", is_flag=True, help="Do not read the output back.")
+_output = click.option("-o", "--output", default=".", help="Folder below which it is created [default: here].")
+
+
+@group.command()
+@click.argument("directory")
+@click.option(
+    *("--tp", "--tensor-parallel-size", "tp"),
+    type=click.IntRange(1, 1024),
+    multiple=True,
+    required=True,
+    help="Tensor-parallel size to cut for; may be given several times.",
+)
+@_output
+@processes_option
+@_overwrite
+@_no_resume
+@_no_verify
+@common
+def reshard(
+    directory: str,
+    tp: tuple[int, ...],
+    output: str,
+    processes: int | None,
+    overwrite: bool,
+    no_resume: bool,
+    no_verify: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Cut a sharded_state DIRECTORY for other tensor-parallel sizes, without its source.
+
+    \b
+    Example:
+      w8a8sc reshard Qwen3-32B-w8a8sc-310-vllm/TP4/Qwen3-32B-w8a8sc-310-vllm-tp4 --tp 2 -o /models
+    """
+    from ..jobs import reshard as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    results = job.reshard(
+        *(directory, output),
+        tp=tp,
+        processes=processes,
+        overwrite=overwrite,
+        resume=not no_resume,
+        verify_output=not no_verify,
+        progress=out,
+    )
+    out.document([_compressed_document(result) for result in results])
+    for result in results:
+        _show_compressed(result, out)
+
+
+@group.command()
+@click.argument("directory")
+@_output
+@click.option("--checkpoint", is_flag=True, help="Write an unsharded checkpoint with the original tensor names.")
+@processes_option
+@_overwrite
+@_no_resume
+@_no_verify
+@common
+def decompress(
+    directory: str,
+    output: str,
+    checkpoint: bool,
+    processes: int | None,
+    overwrite: bool,
+    no_resume: bool,
+    no_verify: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Turn a W8A8SC sharded_state DIRECTORY back into W8A8S: a directory of the same size, or a checkpoint.
+
+    \b
+    Example:
+      w8a8sc decompress Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --checkpoint -o /models
+    """
+    from ..jobs import reshard as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    if checkpoint:
+        path = job.to_checkpoint(directory, output, overwrite=overwrite, progress=out)
+        out.document({"checkpoint": str(path)})
+        out.result(str(path))
+        return
+    result = job.decompress(
+        *(directory, output),
+        processes=processes,
+        overwrite=overwrite,
+        resume=not no_resume,
+        verify_output=not no_verify,
+        progress=out,
+    )
+    out.document(_compressed_document(result))
+    _show_compressed(result, out)
+
+
 def _plan_document(plan: Plan) -> dict[str, Any]:
     return {
         "tensor_parallel_size": plan.tp,

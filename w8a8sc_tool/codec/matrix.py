@@ -252,6 +252,12 @@ class MatrixDecoder:
         end = int(self._ends[last * tiling.k_tiles - 1])
         return DecodedBlock(first, last, begin, end, first * TILE_ROWS, min(last * TILE_ROWS, tiling.n))
 
+    def tiles(self, block: DecodedBlock, payload: Int8) -> EncodedTiles:
+        """The tiles of one block as they are, to append to another matrix; payload as in `decode`."""
+        k_tiles = self.tiling.k_tiles
+        entries = self._index[block.first_tile * k_tiles : block.last_tile * k_tiles]
+        return EncodedTiles(payload, entries & np.uint64(0xFFFFFFFF))
+
     def decode(
         self, block: DecodedBlock, payload: Int8, out: Int8, *, strict: bool = True, canonical: bool = False
     ) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from .. import VERSION
-from ..backends.msmodelslim import NATIVE
+from ..backends.msmodelslim import NATIVE, Backend
 from ..backends.msmodelslim import choose as choose_backend
 from ..checkpoint import Checkpoint
 from ..errors import InputError, Problem, UsageError, refuse
@@ -162,17 +162,41 @@ def compress(
     engine = choose_backend(backend, executor) if compress else NATIVE
     options = _options(chosen, max_ratio, keep, target, compress, engine.name)
     plans = _plans(checkpoint, tp, options, chosen)
-    name = name or model_name(Path(model))
+    return convert(
+        *(checkpoint, plans, name or model_name(Path(model)), Path(output), engine),
+        processes=processes,
+        overwrite=overwrite,
+        resume=resume,
+        verify_output=verify_output,
+        progress=progress,
+    )
+
+
+def convert(
+    checkpoint: Checkpoint,
+    plans: Sequence[Plan],
+    name: str,
+    output: Path,
+    engine: Backend,
+    *,
+    processes: int | None,
+    overwrite: bool,
+    resume: bool,
+    verify_output: bool,
+    progress: Progress,
+) -> list[Compressed]:
+    """Carry out plans for one checkpoint, each into a directory below `output`; raises as `compress` does."""
     if "/" in name or "\0" in name or name in (".", ".."):
         raise UsageError(f"{name!r} cannot be part of a folder's name", remedy="give another --name")
     count = processes or default_processes(BYTES_PER_VENDOR if engine.executor else BYTES_PER_WORKER)
     if count < 1:
         raise UsageError("the number of processes must be positive")
+    compress = plans[0].options.compress
     kind = "w8a8sc" if compress else "w8a8s"
-    targets = {item.tp: target_folder(Path(output), name, item.tp, kind) for item in plans}
+    targets = {item.tp: target_folder(output, name, item.tp, kind) for item in plans}
     done = {item.tp: _already_done(targets[item.tp], checkpoint, item, count, overwrite, progress) for item in plans}
     todo = [item for item in plans if done[item.tp] is None]
-    _check_space(Path(output), todo)
+    check_space(output, sum(item.estimated_rank_bytes * item.tp for item in todo))
     for warning in dict.fromkeys(warning for item in todo for warning in item.warnings):
         progress.note(warning)
     if todo and compress:
@@ -221,16 +245,15 @@ def _already_done(
     return Compressed(target, item.tp, True, item.source_bytes, manifest.tensor_bytes, 0.0, manifest)
 
 
-def _check_space(output: Path, plans: Sequence[Plan]) -> None:
-    """Refuse a conversion whose estimated output does not fit on the disk."""
-    needed = sum(item.estimated_rank_bytes * item.tp for item in plans)
+def check_space(output: Path, needed: int) -> None:
+    """Raises InputError for an output of so many bytes, estimated, that does not fit on the disk."""
     place = output.absolute()
     while not place.exists():
         place = place.parent
     if not os.access(place, os.W_OK | os.X_OK) or not place.is_dir():
         raise InputError("cannot be written to", str(place), "choose another output")
     free = shutil.disk_usage(place).free
-    if plans and free < needed + _SAFETY_BYTES:
+    if needed and free < needed + _SAFETY_BYTES:
         raise InputError(
             f"about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", str(place), "make room"
         )

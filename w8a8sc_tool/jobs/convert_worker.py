@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from .. import files, hashing
 from ..backends.native import Shards, compress_shards
-from ..checkpoint import SourceTensor
+from ..backends.tiles import Run, TileStore, rows_of_tile
+from ..checkpoint import AssembledTensor, SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..layouts import Output
 from ..plan import Fallback, PlannedModule
 from ..plan.produce import blocks, unchanged_source
 from ..safetensors_file import TensorInfo, tensor_info
+from ..sharded_state.source import tiles_of
 
 Key = tuple[int, int, str]  # directory, rank, tensor name
 
@@ -113,7 +115,7 @@ class Converter:
         if compressed:
             sources = next(iter(compressed.values())).sources
             modules = [planned.module for planned in compressed.values()]
-            found = self._compress(modules, sources, self._reader)
+            found = self._compress(modules, sources, self._reader, *self._tiles(sources.values()))
             self._waiting[unit.name] = {}
             for (number, planned), shards in zip(compressed.items(), found):
                 made[number] = self._judge(number, planned, shards, hashes[number], small[number])
@@ -136,6 +138,16 @@ class Converter:
             raw = tensor_info(module.weight.name, "I8", module.weight.shape)
             return Made(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
         return Made(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
+
+    def _tiles(self, sources: Iterable[SourceTensor]) -> list[TileStore]:
+        """The tiles that a directory has of its weights already; nothing for a checkpoint."""
+        if not any(isinstance(source, AssembledTensor) for source in sources):
+            return []
+        store = TileStore()
+        for slices, tiling, n_tile, tiles in tiles_of(sources, self._reader.kept):
+            left = slices[0].first_column
+            store.add(rows_of_tile(slices, tiling, n_tile), Run(left, left + tiling.k, tiles))
+        return [store]
 
     def place(self, name: str, offsets: dict[Key, int]) -> dict[Key, str]:
         """Write the tensors of a module that waited; returns their hashes."""

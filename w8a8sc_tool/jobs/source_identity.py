@@ -15,6 +15,8 @@ _PIECE_BYTES = 256 << 20  # tensors are handed to workers in groups of about thi
 
 def identity(checkpoint: Checkpoint, hashes: Mapping[str, str]) -> str:
     """The digest of a checkpoint, given the hash of every tensor."""
+    if checkpoint.identity is not None:
+        return checkpoint.identity
     content = {
         "tensors": [[t.name, t.dtype, t.shape, hashes[t.name]] for _, t in sorted(checkpoint.tensors.items())],
         "config": checkpoint.config.content,
@@ -31,6 +33,8 @@ def shallow_identity(checkpoint: Checkpoint) -> str:
 
 def read_identity(checkpoint: Checkpoint, processes: int, progress: Progress) -> str:
     """The digest of a checkpoint, by reading all of it."""
+    if checkpoint.identity is not None:
+        return checkpoint.identity
     groups: list[list[SourceTensor]] = [[]]
     for tensor in checkpoint.tensors.values():
         if sum(t.nbytes for t in groups[-1]) >= _PIECE_BYTES:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import SourceTensor
+from ..checkpoint import AssembledTensor, SourceTensor
 from ..checkpoint.convert import to_float16, to_float32, to_offset, to_scale_bits
 from ..checkpoint.reader import SourceReader
 from ..layouts import Output, Slice
@@ -54,6 +54,8 @@ def unchanged_source(output: Output, rank: int, sources: Mapping[str, SourceTens
         return None
     piece = output.slices[rank][0]
     source = sources[piece.source]
+    if isinstance(source, AssembledTensor):
+        return None
     rows = source.shape[0] if source.shape else 1
     whole = (piece.first_row, piece.last_row) == (0, rows) and piece.last_column - piece.first_column in (
         0,

@@ -1,0 +1,188 @@
+"""From one directory to others: the same bytes as from the source, and back to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from w8a8sc_tool.backends import native
+from w8a8sc_tool.checkpoint.synthesize import MODELS, Model, synthesize
+from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.jobs.convert_worker import Converter
+from w8a8sc_tool.jobs.reshard import decompress, reshard, to_checkpoint
+
+from .. import tensors
+from .test_compress import digests
+
+MIXED = [("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.1.self_attn.o_proj", "FLOAT")]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Mixed types; a tied bfloat16 model with norm biases and a padded vocabulary; one with repeated kv heads."""
+    place = tmp_path_factory.mktemp("sources")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "narrow", Model(512, 2048, 1, 16, 2, 128, 3001, ("*.down_proj",)))
+        narrow = synthesize(place / "Narrow-w8a8s", "narrow")
+    return {
+        "mixed": synthesize(place / "Mixed-w8a8s", "tiny", layers=2, types=MIXED),
+        "tied": synthesize(
+            place / "Tied-w8a8s", "tiny", layers=1, tied=True, norm_bias=True, dtype="bfloat16", vocabulary=2001
+        ),
+        "narrow": narrow,
+    }
+
+
+@pytest.fixture(scope="module")
+def made(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    place = tmp_path_factory.mktemp("made")
+    found: dict[tuple[str, int], Path] = {}
+
+    def directory(name: str, tp: int) -> Path:
+        if (name, tp) not in found:
+            (result,) = compress(sources[name], place, tp=[tp], processes=2)
+            found[name, tp] = result.directory
+        return found[name, tp]
+
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [("mixed", 1, (2, 4)), ("mixed", 4, (1, 2)), ("tied", 2, (1, 4)), ("narrow", 8, (1, 4)), ("narrow", 2, (8,))],
+)
+def test_resharding_gives_what_the_source_gives(
+    name: str, before: int, after: tuple[int, ...], made: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    """All files, the manifest too."""
+    results = reshard(made(name, before), tmp_path, tp=after, processes=2)
+    for result in results:
+        assert digests(result.directory) == digests(made(name, result.tp))
+
+
+def test_tiles_are_moved_where_no_cut_goes_through_them(
+    sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tiny's cuts for TP 1 and 2 lie between tiles, so nothing is encoded."""
+    encoded: list[int] = []
+    encode = native.MatrixEncoder.encode
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        found = encode(self, *arguments)
+        encoded.append(len(found.entries))
+        return found
+
+    monkeypatch.setattr(native.MatrixEncoder, "encode", counted)
+    monkeypatch.setattr("w8a8sc_tool.jobs.conversion.Pool", InProcess)
+    reshard(made("mixed", 1), tmp_path, tp=[2], verify_output=False)
+    assert encoded == []
+    reshard(made("mixed", 1), tmp_path, tp=[4], verify_output=False)
+    assert encoded  # 640 rows of qkv on 4 ranks are no whole tiles
+
+
+class InProcess:
+    """A pool of one worker that is no process."""
+
+    def __init__(self, count: int, handler: str, *arguments: Any, **named: Any) -> None:
+        self._worker = Converter(*arguments)
+        self._answers: list[tuple[int, Any]] = []
+
+    def __enter__(self) -> InProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._answers)
+
+    def idle(self) -> list[int]:
+        return [] if self._answers else [0]
+
+    def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
+        self._answers.append((0, getattr(self._worker, method)(*arguments)))
+
+    def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+        found, self._answers = self._answers, []
+        return found
+
+
+@pytest.mark.parametrize("name", ["mixed", "tied"])
+def test_decompressing_gives_the_uncompressed_directory(
+    name: str, sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    result = decompress(made(name, 2), tmp_path / "back", processes=2)
+    (wanted,) = compress(sources[name], tmp_path / "plain", tp=[2], compress=False, processes=2)
+    assert digests(result.directory) == digests(wanted.directory)
+
+
+@pytest.mark.parametrize(("name", "tp"), [("mixed", 4), ("tied", 2), ("narrow", 8)])
+def test_a_checkpoint_that_compresses_to_the_same(
+    name: str, tp: int, sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    path = to_checkpoint(made(name, tp), tmp_path)
+    before, after = (json.loads((p / "quant_model_description.json").read_text()) for p in (sources[name], path))
+    assert before == after
+    (result,) = compress(path, tmp_path / "again", tp=[tp], processes=2)
+    again, wanted = digests(result.directory), digests(made(name, tp))
+    assert {file: value for file, value in again.items() if "manifest" not in file} == {
+        file: value for file, value in wanted.items() if "manifest" not in file
+    }
+
+
+def vendor_made(folder: Path) -> None:
+    """As the vendor's script would: no manifest, dictionaries of matrix scope."""
+    (folder / "w8a8sc_manifest.json").unlink()
+    for path in folder.glob("*.safetensors"):
+        content = tensors.read(path)
+        for name in [name for name in content if name.endswith(".index")]:
+            module = name.removesuffix(".index")
+            parts = [tensors.array(content[f"{module}.{leaf}"]) for leaf in ("weight", "index", "info")]
+            coded = encode_matrix(decode_matrix(*parts), dictionary="matrix")
+            for leaf, dtype in (("weight", "I8"), ("index", "I8"), ("info", "I64")):
+                content[f"{module}.{leaf}"] = tensors.entry(dtype, getattr(coded, leaf))
+        tensors.write(path, content)
+
+
+def test_a_directory_of_the_vendor(
+    sources: dict[str, Path], sealed_copy: Path, sealed: Callable[[int], Path], tmp_path: Path
+) -> None:
+    """Decoded values are what is equal."""
+    vendor_made(sealed_copy)
+    (result,) = reshard(sealed_copy, tmp_path, tp=[1], processes=2)
+    (ours,), (theirs,) = ([tensors.read(p) for p in d.glob("*.safetensors")] for d in (sealed(1), result.directory))
+    assert set(ours) == set(theirs)
+    for name, entry in ours.items():
+        if f"{name.removesuffix('.weight')}.index" in ours or name.endswith(".index"):
+            continue
+        assert theirs[name] == entry
+    for name in [name.removesuffix(".index") for name in ours if name.endswith(".index")]:
+        a, b = (
+            decode_matrix(*(tensors.array(content[f"{name}.{leaf}"]) for leaf in ("weight", "index", "info")))
+            for content in (ours, theirs)
+        )
+        assert np.array_equal(a, b)
+
+
+def test_damage_is_noticed_before_anything_is_put_in_place(sealed_copy: Path, tmp_path: Path) -> None:
+    path = sealed_copy / "model-rank-0-part-0.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 8
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"not those that were written.*w8a8sc verify"):
+        reshard(sealed_copy, tmp_path / "a", tp=[1])
+    assert not list((tmp_path / "a").glob("*/TP1/*tp1"))
+    with pytest.raises(InputError, match="not those that were written"):
+        to_checkpoint(sealed_copy, tmp_path / "b")
+    with pytest.raises(InputError, match="sizes that work: 1, 2, 4"):
+        reshard(sealed_copy, tmp_path / "c", tp=[3])
+    path.unlink()
+    with pytest.raises(InputError, match="see w8a8sc verify"):
+        reshard(sealed_copy, tmp_path / "d", tp=[1])

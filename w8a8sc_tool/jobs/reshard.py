@@ -1,0 +1,207 @@
+"""From one directory to another: cut for other tensor-parallel sizes, or back to what it was made of."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from .. import files
+from ..backends.msmodelslim import NATIVE
+from ..checkpoint import Checkpoint, Description, ModelConfig
+from ..checkpoint.reader import SourceReader
+from ..errors import InputError, refuse
+from ..layouts import ARCHITECTURES, modules
+from ..plan import Options, Plan, make_plan
+from ..safetensors_file import DTYPES, TensorInfo, header_for, tensor_info
+from ..sharded_state import SealedDirectory, ShardedState
+from ..sharded_state.source import open_source
+from . import side_files
+from .compress import Compressed, check_space, convert
+from .convert_worker import as_bytes
+from .progress import Progress, Silent
+from .verify import target_of, verify
+
+_DESCRIPTION: Final = "quant_model_description.json"
+_NAME_SUFFIX: Final = re.compile(r"-w8a8sc?-310-vllm-tp\d+$", re.IGNORECASE)
+_BLOCK_BYTES: Final = 8 << 20
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A directory as the checkpoint it was made of, with the options it was made with."""
+
+    checkpoint: Checkpoint
+    options: Options
+    name: str
+    tp: int
+
+
+@contextmanager
+def opened(directory: str | os.PathLike[str], progress: Progress, processes: int | None) -> Iterator[Opened]:
+    """Open a directory as a source.
+
+    One with a manifest is checked against it, tensor by tensor, as it is read; one without is verified first, as far as
+    that can be done.
+
+    Raises InputError for a directory that is broken.
+    """
+    folder = Path(directory)
+    sealed = (folder / "w8a8sc_manifest.json").exists()
+    report = verify(folder, quick=sealed, processes=processes, progress=progress)
+    if not report.ok:
+        first = report.findings[0]
+        raise InputError(
+            f"{len(report.findings)} findings, first: {first.what}", first.where, f"see w8a8sc verify {folder}"
+        )
+    for gap in report.not_checked if not sealed else ():
+        progress.note(f"not checked: {gap}")
+    with ShardedState.open(folder) as state:
+        config = ModelConfig.parse(folder / "config.json", ARCHITECTURES)
+        description = Description.parse(folder / _DESCRIPTION)
+        manifest = state.manifest
+        options = Options(target=target_of(state)) if manifest is None else msgspec.convert(manifest.options, Options)
+        found, problems = modules(config, description, state.tp, options.target)
+        refuse(problems)
+        name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", folder.resolve().name)
+        yield Opened(open_source(state, config, description, found), options, name, state.tp)
+
+
+def reshard(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] = ".",
+    *,
+    tp: Sequence[int],
+    processes: int | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    verify_output: bool = True,
+    progress: Progress | None = None,
+) -> list[Compressed]:
+    """Make directories for other tensor-parallel sizes from one directory alone, without its source.
+
+    Tiles are moved as they are; only those that a cut goes through are decoded and encoded again. For a directory of
+    this tool the results are those of `compress` from the source. Raises InputError for a broken directory or a size
+    that does not work, WorkError if the work fails.
+    """
+    progress = progress or Silent()
+    with opened(directory, progress, processes) as source:
+        plans = [make_plan(source.checkpoint, size, source.options) for size in tp]
+        return _convert(source, plans, Path(output), processes, overwrite, resume, verify_output, progress)
+
+
+def decompress(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] = ".",
+    *,
+    processes: int | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    verify_output: bool = True,
+    progress: Progress | None = None,
+) -> Compressed:
+    """Make the uncompressed W8A8S directory of the same tensor-parallel size; raises as `reshard` does."""
+    progress = progress or Silent()
+    with opened(directory, progress, processes) as source:
+        options = msgspec.structs.replace(source.options, compress=False, backend="native")
+        plans = [make_plan(source.checkpoint, source.tp, options)]
+        (made,) = _convert(source, plans, Path(output), processes, overwrite, resume, verify_output, progress)
+        return made
+
+
+def _convert(
+    source: Opened,
+    plans: Sequence[Plan],
+    output: Path,
+    processes: int | None,
+    overwrite: bool,
+    resume: bool,
+    verify_output: bool,
+    progress: Progress,
+) -> list[Compressed]:
+    return convert(
+        *(source.checkpoint, plans, source.name, output, NATIVE),
+        processes=processes,
+        overwrite=overwrite,
+        resume=resume,
+        verify_output=verify_output,
+        progress=progress,
+    )
+
+
+def to_checkpoint(
+    directory: str | os.PathLike[str],
+    output: str | os.PathLike[str] = ".",
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the W8A8S checkpoint that a directory was made of, under the original tensor names, below `output`.
+
+    What conversion changed stays changed: float16 instead of bfloat16, deq_scale as int64, one scalar for fused layers,
+    no tensors that had no place in the directory. Compressing it again gives the same rank files. Raises InputError,
+    WorkError.
+    """
+    progress = progress or Silent()
+    with opened(directory, progress, None) as source:
+        target = Path(output) / f"{source.name}-w8a8s-310"
+        check_space(Path(output), source.checkpoint.nbytes)
+        with SealedDirectory(target, overwrite=overwrite) as sealed:
+            sealed.clear()
+            _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
+            sealed.write_file(_DESCRIPTION, side_files.description_json(_plain(source.checkpoint.description), ()))
+            sealed.write_file("config.json", side_files.config_json(source.checkpoint))
+            for path in source.checkpoint.side_files:
+                sealed.copy_file(path)
+            sealed.publish()
+    return target
+
+
+def _plain(description: Description) -> Description:
+    """Without what says that the weights were compressed."""
+    content = dict(description.content)
+    if content.get("model_quant_type") == "W8A8SC":
+        content["model_quant_type"] = "W8A8S"
+    return Description(description.path, description.types, content)
+
+
+def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> None:
+    """One safetensors file, tensor after tensor in blocks of rows."""
+    # The largest items first, so that every tensor is aligned whatever sizes came before.
+    order = sorted(checkpoint.tensors.values(), key=lambda tensor: -_item_bytes(tensor.dtype))
+    placed: list[TensorInfo] = []
+    end = 0
+    for tensor in order:
+        info = tensor_info(tensor.name, tensor.dtype, tensor.shape)
+        placed.append(msgspec.structs.replace(info, begin=end, end=end + info.nbytes))
+        end += info.nbytes
+    header = header_for(placed)
+    reader = SourceReader()
+    fd = files.create(path)
+    progress.begin("writing the checkpoint", end)
+    try:
+        files.write_at(fd, path, header, 0)
+        for tensor, info in zip(order, placed):
+            rows = tensor.shape[0] if tensor.shape else 1
+            step = max(1, _BLOCK_BYTES * rows // max(1, info.nbytes))
+            for first in range(0, rows, step):
+                values = reader.read_rows(tensor, first, min(first + step, rows))
+                offset = len(header) + info.begin + first * (info.nbytes // rows)
+                files.write_at(fd, path, as_bytes(np.ascontiguousarray(values)), offset)
+                progress.advance(values.nbytes)
+        files.settle(fd, path)
+    finally:
+        os.close(fd)
+        reader.close()
+    progress.end()
+
+
+def _item_bytes(dtype: str) -> int:
+    return DTYPES[dtype].itemsize
