@@ -11,6 +11,7 @@ from .group import common, group, processes_option
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
+    from ..jobs.batch import Outcome
     from ..jobs.compress import Compressed
     from ..plan import Plan
 
@@ -204,6 +205,47 @@ def decompress(
     )
     out.document(_compressed_document(result))
     _show_compressed(result, out)
+
+
+@group.command()
+@click.argument("file")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--ray-address", metavar="ADDRESS", help="Of the Ray cluster [default: the one of this machine].")
+@processes_option
+@common
+def batch(file: str, engine: Any, ray_address: str | None, processes: int | None, as_json: bool, quiet: bool) -> int:
+    """Carry out all conversions of a batch FILE (YAML).
+
+    configs/batch.yaml explains the format. All jobs are checked before the first begins; the same command goes on where
+    a run stopped.
+
+    \b
+    Example:
+      w8a8sc batch models.yaml
+    """
+    from ..jobs import batch as job
+
+    out = Output(as_json=as_json, quiet=quiet)
+    outcomes = job.run(file, engine=engine, address=ray_address, processes=processes, progress=out)
+    out.document([_outcome_document(outcome) for outcome in outcomes])
+    rows = [("model", "TP", "state", "made", "time", "")]
+    for outcome in outcomes:
+        sizes, made = ", ".join(map(str, outcome.tp)), size(outcome.output_bytes) if outcome.ok else ""
+        rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), outcome.error[:200]))
+    out.table(rows, right=(3, 4))
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _outcome_document(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "model": outcome.model,
+        "tensor_parallel_sizes": list(outcome.tp),
+        "state": outcome.state,
+        "error": outcome.error or None,
+        "directories": list(outcome.directories),
+        "output_bytes": outcome.output_bytes,
+        "seconds": round(outcome.seconds, 3),
+    }
 
 
 def _plan_document(plan: Plan) -> dict[str, Any]:

@@ -1,0 +1,252 @@
+"""Many conversions in one run, described in a file: all checked first, then one after the other, or handed to Ray."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from ..checkpoint.description import read_small
+from ..errors import InputError, Problem, UsageError, W8A8SCError
+from ..layouts import DEFAULT_TARGET, Target
+from ..plan.preset import parse_yaml
+from .compress import Compressed, compress, plan
+from .progress import Progress, Silent
+
+Engine = Literal["local", "ray"]
+
+_LARGEST: Final = 64 << 10  # bytes; YAML is slow to parse
+_PRESET_FILE: Final = re.compile(r"/|\.ya?ml$")
+_VARIABLE: Final = re.compile(r"\$(\w+|\{[^}]*\})")
+
+
+class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One conversion: the options of `w8a8sc compress` under their names."""
+
+    model: str
+    tp: list[int] = msgspec.field(default_factory=lambda: [1])
+    output: str | None = None
+    name: str | None = None
+    preset: str = "auto"
+    keep: list[str] = []
+    max_ratio: float | None = None
+    target: Target = DEFAULT_TARGET
+    compress: bool = True
+    backend: str = "auto"
+    executor: str | None = None
+    overwrite: bool = False
+    verify: bool = True
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch file. output: where jobs write that do not say; processes: workers of each conversion."""
+
+    jobs: list[Job]
+    output: str = "."
+    processes: int | None = None
+    stop_on_failure: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job: made, already done, failed, or not begun after a failure."""
+
+    model: str
+    tp: tuple[int, ...]
+    state: Literal["made", "done", "failed", "skipped"]
+    error: str = ""
+    directories: tuple[str, ...] = ()
+    output_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.state in ("made", "done")
+
+
+def load(path: Path) -> Batch:
+    """Read a batch file; environment variables and ~ in paths are replaced, relative paths are relative to the file.
+
+    Raises InputError for anything that is not one.
+    """
+    content = parse_yaml(read_small(path, _LARGEST), str(path))
+    try:
+        batch = msgspec.convert(content, Batch)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InputError(f"not a batch file ({error})", str(path), "configs/batch.yaml explains the keys") from None
+    if not batch.jobs:
+        raise InputError("it names no jobs", str(path))
+    if batch.processes is not None and batch.processes < 1:
+        raise InputError("processes is not positive", str(path))
+    output = _path(batch.output, path)
+    jobs = [
+        msgspec.structs.replace(
+            job,
+            model=_path(job.model, path),
+            output=_path(job.output, path) if job.output is not None else output,
+            preset=_path(job.preset, path) if _PRESET_FILE.search(job.preset) else job.preset,
+        )
+        for job in batch.jobs
+    ]
+    return msgspec.structs.replace(batch, jobs=jobs, output=output)
+
+
+def _path(text: str, file: Path) -> str:
+    unset = [name for name in _VARIABLE.findall(text) if name.strip("{}") not in os.environ]
+    if unset:
+        raise InputError(f"the environment variable {unset[0].strip('{}')} is not set", str(file))
+    return str(file.absolute().parent / Path(os.path.expandvars(text)).expanduser())
+
+
+def run(
+    path: str | os.PathLike[str],
+    *,
+    engine: Engine = "local",
+    address: str | None = None,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Check all jobs of a batch file, then carry them out; an outcome for each, in their order.
+
+    A job that fails does not stop the others, unless the file says so. engine: "ray" hands each job to a Ray cluster
+    whose nodes see the same files under the same paths; address: of the cluster. Raises InputError, with all problems
+    of all jobs, before anything is made.
+    """
+    progress = progress or Silent()
+    batch = load(Path(path))
+    if processes is not None:
+        batch = msgspec.structs.replace(batch, processes=processes)
+    total = _check(batch, Path(path))
+    if engine == "ray":
+        from .batch_ray import run_on_ray
+
+        return run_on_ray(batch, address, total, progress)
+    if engine != "local":
+        raise UsageError(f"there is no engine {engine!r}", remedy="engines: local, ray")
+    overall = Overall(progress, sum(total), len(batch.jobs))
+    outcomes: list[Outcome] = []
+    for number, job in enumerate(batch.jobs):
+        if batch.stop_on_failure and any(not outcome.ok for outcome in outcomes):
+            outcomes.append(Outcome(job.model, tuple(job.tp), "skipped"))
+            continue
+        overall.job(number, job.model, sum(total[:number]))
+        outcomes.append(carry_out(job, batch.processes, overall))
+    overall.close()
+    return outcomes
+
+
+def _check(batch: Batch, path: Path) -> list[int]:
+    """Plan every job; returns the bytes that each will read. Raises InputError with the problems of all."""
+    problems: list[Problem] = []
+    total = []
+    for number, job in enumerate(batch.jobs, 1):
+        try:
+            plans = plan(
+                *(job.model,),
+                tp=job.tp,
+                max_ratio=job.max_ratio,
+                keep=job.keep,
+                preset=job.preset,
+                target=job.target,
+                compress=job.compress,
+            )
+            total.append(plans[0].source_bytes)
+        except W8A8SCError as error:
+            problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
+    problems += _collisions(batch, path)
+    if problems:
+        raise InputError(problems)
+    return total
+
+
+def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
+    """Jobs that would make the same directory."""
+    from .compress import model_name, target_folder
+
+    seen: dict[Path, int] = {}
+    for number, job in enumerate(batch.jobs, 1):
+        for tp in job.tp:
+            kind = "w8a8sc" if job.compress else "w8a8s"
+            name = job.name or model_name(Path(job.model))
+            target = target_folder(Path(job.output or "."), name, tp, kind)
+            if target in seen:
+                yield Problem(f"jobs {seen[target]} and {number} make the same {target}", str(path))
+            seen.setdefault(target, number)
+
+
+def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
+    """Do one job; a failure is an outcome too."""
+    sizes = tuple(job.tp)
+    try:
+        results = compress(
+            *(job.model, job.output or "."),
+            tp=job.tp,
+            name=job.name,
+            processes=processes,
+            max_ratio=job.max_ratio,
+            keep=job.keep,
+            preset=job.preset,
+            target=job.target,
+            compress=job.compress,
+            backend=job.backend,
+            executor=job.executor,
+            overwrite=job.overwrite,
+            verify_output=job.verify,
+            progress=progress,
+        )
+    except W8A8SCError as error:
+        return Outcome(job.model, sizes, "failed", str(error))
+    return _outcome(job, results)
+
+
+def _outcome(job: Job, results: Sequence[Compressed]) -> Outcome:
+    new = [result for result in results if not result.already_done]
+    return Outcome(
+        *(job.model, tuple(job.tp), "made" if new else "done"),
+        directories=tuple(str(result.directory) for result in results),
+        output_bytes=sum(result.output_bytes for result in results),
+        seconds=max((result.seconds for result in new), default=0.0),
+    )
+
+
+class Overall:
+    """One bar for all jobs: it counts what conversions read, whatever else they do meanwhile."""
+
+    def __init__(self, progress: Progress, total: int, count: int) -> None:
+        self._progress = progress
+        self._count = count
+        self._label = ""
+        self._seen = 0
+        progress.begin(f"{count} jobs", total)
+
+    def job(self, number: int, model: str, done_before: int) -> None:
+        """The next job begins; what earlier ones left undone no longer counts."""
+        self._advance_to(done_before)
+        self._progress.note(f"job {number + 1} of {self._count}: {model}")
+
+    def close(self) -> None:
+        self._progress.end()
+
+    def begin(self, label: str, total_bytes: int) -> None:
+        self._label = label
+
+    def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None:
+        if self._label.startswith("compressing"):
+            self._seen += bytes_done
+            self._progress.advance(bytes_done, original, compressed)
+
+    def end(self) -> None:
+        self._label = ""
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+    def _advance_to(self, done: int) -> None:
+        if done > self._seen:
+            self._progress.advance(done - self._seen)
+            self._seen = done
