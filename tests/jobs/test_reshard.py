@@ -21,7 +21,10 @@ from w8a8sc_tool.jobs.reshard import decompress, reshard, to_checkpoint
 from .. import tensors
 from .test_compress import digests
 
-MIXED = [("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.1.self_attn.o_proj", "FLOAT")]
+MIXED = [
+    *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.1.self_attn.o_proj", "FLOAT")),
+    *(("*.1.self_attn.*", "W16A16S"), ("*.0.mlp.down_proj", "W16A16S")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +86,8 @@ def test_tiles_are_moved_where_no_cut_goes_through_them(
     monkeypatch.setattr("w8a8sc_tool.jobs.conversion.Pool", InProcess)
     reshard(made("mixed", 1), tmp_path, tp=[2], verify_output=False)
     assert encoded == []
-    reshard(made("mixed", 1), tmp_path, tp=[4], verify_output=False)
-    assert encoded  # 640 rows of qkv on 4 ranks are no whole tiles
+    reshard(made("tied", 1), tmp_path, tp=[4], verify_output=False)
+    assert encoded  # 384 columns of o_proj are no whole tiles
 
 
 class InProcess:

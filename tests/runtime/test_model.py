@@ -23,7 +23,10 @@ from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
 
 from .. import tensors
 
-MIXED = [("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")]
+MIXED = [
+    *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")),
+    *(("*.3.mlp.down_proj", "W16A16S"), ("*.2.self_attn.*", "W16A16S")),
+]
 SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("tied", 4), ("narrow", 8))]
 PROMPT = [5, 300, 17, 1999, 42, 42, 7]
 

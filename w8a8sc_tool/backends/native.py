@@ -11,7 +11,7 @@ from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..codec import EncodedTiles, MatrixEncoder, TooLargeError
 from ..codec.tables import TILE_COLUMNS
-from ..layouts import Module, Slice
+from ..layouts import Module, Output, Slice
 from ..plan.produce import columns_of, joined_rows, rank_groups
 from .shards import CompressedShard
 from .tiles import Run, TileStore, rows_of_tile
@@ -43,9 +43,9 @@ def compress_shards(
 def _one_size(module: Module, sources: Mapping[str, SourceTensor], reader: SourceReader) -> Shards:
     encoders: dict[int, MatrixEncoder] = {}
     for ranks, slices in rank_groups(module.weight):
-        group = [MatrixEncoder(module.n, module.k) for _ in ranks]
+        group = [MatrixEncoder(module.n, module.row_bytes, sparsity=module.sparsity) for _ in ranks]
         for first, last in group[0].blocks():
-            rows = joined_rows(slices, first, last, sources, reader)
+            rows = joined_rows(module.weight, slices, first, last, sources, reader)
             for rank, encoder in zip(ranks, group):
                 encoder.feed(rows[:, columns_of(module.weight, rank)])
         encoders |= zip(ranks, group)
@@ -56,10 +56,10 @@ def _from_store(module: Module, sources: Mapping[str, SourceTensor], reader: Sou
     """A module's shards out of stored tiles; those that are missing are encoded and stored."""
     encoders: dict[int, MatrixEncoder] = {}
     for ranks, slices in rank_groups(module.weight):
-        group = {rank: MatrixEncoder(module.n, module.k) for rank in ranks}
+        group = {rank: MatrixEncoder(module.n, module.row_bytes, sparsity=module.sparsity) for rank in ranks}
         tiling = group[ranks[0]].tiling
         for first, last in tiling.n_tile_ranges(8 << 20):
-            block = _Block(slices, tiling.row_range(first, last), sources, reader)
+            block = _Block(module.weight, slices, tiling.row_range(first, last), sources, reader)
             for n_tile in range(first, last):
                 for rank, encoder in group.items():
                     _append_row(encoder, n_tile, slices, columns_of(module.weight, rank), block, store)
@@ -72,12 +72,13 @@ class _Block:
 
     def __init__(
         self,
+        output: Output,
         slices: Sequence[Slice],
         rows: tuple[int, int],
         sources: Mapping[str, SourceTensor],
         reader: SourceReader,
     ) -> None:
-        self._arguments = (slices, *rows, sources, reader)
+        self._arguments = (output, slices, *rows, sources, reader)
         self._first = rows[0]
         self._rows: npt.NDArray[np.int8] | None = None
 

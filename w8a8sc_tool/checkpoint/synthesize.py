@@ -21,7 +21,7 @@ from ..safetensors_file import DTYPES, TensorInfo, header_for
 from .tokenizer import tokenizer_files
 
 Dtype = Literal["float16", "bfloat16"]
-_OTHER_TYPES: Final = ("FLOAT", "W8A8", "W8A8_DYNAMIC")
+_OTHER_TYPES: Final = ("FLOAT", "W8A8", "W8A8_DYNAMIC", "W16A16S")
 _BLOCK_ELEMENTS: Final = 4 << 20
 _SMALLEST_VOCABULARY: Final = 320  # all bytes and the special tokens
 
@@ -34,6 +34,7 @@ _OUTLIER_SCALE: Final = 20.0
 # Activations behind a norm are about standard normal; +-4 of them fill int8.
 _INPUT_SCALE: Final = 4 / 127
 _INPUT_OFFSET: Final = 3
+_ZEROS_W16: Final = 0.75  # of the values of W16A16S weights; no recipe is published
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def synthesize(
 
     preset: one of MODELS; layers, vocabulary, norm_bias: instead of the preset's. dtype: of the float model; bfloat16
     also makes deq_scale float32. types: (pattern, type) for linear layers that are not W8A8S, patterns as in a shell,
-    type FLOAT, W8A8 or W8A8_DYNAMIC; None for the recipe's FLOAT layers. part_bytes: split into files of about this
-    size. advance is called with (bytes written, bytes in all) after each piece. Raises InputError if the folder exists,
-    UsageError for what cannot be.
+    type FLOAT, W8A8, W8A8_DYNAMIC or W16A16S; None for the recipe's FLOAT layers. part_bytes: split into files of about
+    this size. advance is called with (bytes written, bytes in all) after each piece. Raises InputError if the folder
+    exists, UsageError for what cannot be.
     """
     if dtype not in ("float16", "bfloat16"):
         raise UsageError(f"dtype {dtype!r} is neither float16 nor bfloat16")
@@ -205,6 +206,9 @@ class _Maker:
         if kind == "FLOAT":
             yield self._floats(f"{name}.weight", (n, k), gain * k**-0.5)
             return
+        if kind == "W16A16S":
+            yield self._sparse_floats(f"{name}.weight", (n, k), gain * (k * (1 - _ZEROS_W16)) ** -0.5)
+            return
         yield _Tensor(f"{name}.weight", "I8", (n, k), kind, lambda: self._weights(name, n, k))
         spread = gain * k**-0.5 / float(_weight_table().astype(np.float32).std())
         scales = spread * (1 + 0.1 * _normal_table()[self._random(f"{name}.deq_scale", n)])
@@ -247,6 +251,19 @@ class _Maker:
 
     def _bias(self, name: str) -> npt.NDArray[Any]:
         return (-_INPUT_OFFSET * self._row_sums.pop(name)).astype(np.int32)
+
+    def _sparse_floats(self, name: str, shape: tuple[int, ...], sigma: float) -> _Tensor:
+        """Floating weights most of which are zero."""
+        values = _normal_table() * np.float32(sigma)
+        values[np.random.default_rng(0).random(len(values)) < _ZEROS_W16] = 0
+        table = self._encode(values, self._float)
+        count = math.prod(shape)
+
+        def make() -> Iterator[npt.NDArray[Any]]:
+            for block in self._stream(name, count, _BLOCK_ELEMENTS):
+                yield np.take(table, block)
+
+        return _Tensor(name, self._float, shape, "W16A16S", make)
 
     def _floats(
         self, name: str, shape: tuple[int, ...], sigma: float, *, center: float = 0.0, dtype: str | None = None

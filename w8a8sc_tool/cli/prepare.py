@@ -66,6 +66,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 @click.option("--float", "floats", multiple=True, metavar="PATTERN", help="FLOAT layers instead of the recipe's.")
 @click.option("--w8a8", "w8a8", multiple=True, metavar="PATTERN", help="W8A8 layers.")
 @click.option("--dynamic", multiple=True, metavar="PATTERN", help="W8A8_DYNAMIC layers.")
+@click.option("--w16a16s", multiple=True, metavar="PATTERN", help="W16A16S layers.")
 @click.option("--no-float", is_flag=True, help="No FLOAT layers.")
 @click.option("--part-size", type=float, metavar="GB", help="Split into files of about this size; 0 for one file.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
@@ -81,6 +82,7 @@ def synthesize(
     floats: tuple[str, ...],
     w8a8: tuple[str, ...],
     dynamic: tuple[str, ...],
+    w16a16s: tuple[str, ...],
     no_float: bool,
     part_size: float | None,
     seed: int,
@@ -97,11 +99,12 @@ def synthesize(
 
     out = Output(as_json=as_json, quiet=quiet)
     types = None
-    if floats or w8a8 or dynamic or no_float:
+    if floats or w8a8 or dynamic or w16a16s or no_float:
         recipe = () if no_float or floats else job.MODELS[preset].float_layers if preset in job.MODELS else ()
         types = (
             [(p, "W8A8") for p in w8a8]
             + [(p, "W8A8_DYNAMIC") for p in dynamic]
+            + [(p, "W16A16S") for p in w16a16s]
             + [(p, "FLOAT") for p in (*floats, *recipe)]
         )
     written = 0

@@ -10,6 +10,7 @@ from .matrix import (
     decode_matrix,
     encode_matrix,
 )
+from .tables import Sparsity
 from .tiling import Tiling
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MatrixDecoder",
     "MatrixEncoder",
     "MatrixError",
+    "Sparsity",
     "TileError",
     "Tiling",
     "TooLargeError",

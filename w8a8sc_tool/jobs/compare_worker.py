@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..codec import CodecError, decode_matrix
+from ..codec import CodecError, Sparsity, decode_matrix
 from ..codec.coding import coding_of
 from ..errors import InputError
 from ..safetensors_file import TensorFile
@@ -61,11 +61,15 @@ class Comparer:
         if not set(_COMPRESSED) <= set(tensors):
             return self._read(tensors["weight"]), None
         parts = [self._read(tensors[leaf]) for leaf in _COMPRESSED]
+        # A layer that has no scales is a float one.
+        sparsity: Sparsity = "low" if "deq_scale" in tensors else "high"
         try:
-            decoded = decode_matrix(*parts, sparsity="low")
-            coding = coding_of(*parts)
+            decoded: npt.NDArray[Any] = decode_matrix(*parts, sparsity=sparsity)
+            coding = coding_of(*parts, sparsity=sparsity)
         except CodecError as error:
             return f"cannot be decoded ({error})", {"scope": "damaged"}
+        if sparsity == "high":
+            decoded = decoded.view(np.float16)
         return decoded, {"scope": coding.scope, "ties": coding.ties, "filler": coding.filler}
 
     def _equal(self, one: Place, other: Place) -> bool:

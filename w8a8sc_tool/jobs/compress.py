@@ -19,7 +19,7 @@ from ..backends.msmodelslim import NATIVE, Backend
 from ..backends.msmodelslim import choose as choose_backend
 from ..checkpoint import Checkpoint
 from ..errors import InputError, Problem, UsageError, refuse
-from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, UNCOMPRESSED, Target
 from ..plan import Options, Plan, Preset, make_plan
 from ..plan import preset as presets
 from ..plan.patterns import matches
@@ -53,10 +53,11 @@ class Compressed:
 
     @property
     def weight_ratio(self) -> float | None:
-        """Compressed size of the compressed layers, relative to their int8 weights."""
-        layers = [layer for layer in self.manifest.layers if layer.quantization == "W8A8SC"]
-        original = sum(layer.n * layer.k for layer in layers)
-        return sum((layer.ratio or 0) * layer.n * layer.k for layer in layers) / original if original else None
+        """Compressed size of the compressed layers' weights, relative to what they were."""
+        layers = [layer for layer in self.manifest.layers if layer.quantization in UNCOMPRESSED]
+        sizes = [layer.n * layer.k * (2 if layer.quantization == "W16A16SC" else 1) for layer in layers]
+        compressed = sum((layer.ratio or 0) * size for layer, size in zip(layers, sizes))
+        return compressed / sum(sizes) if sizes else None
 
     @property
     def fallbacks(self) -> dict[str, int]:

@@ -198,7 +198,7 @@ class Conversion:
             making, planned = self._makings[number], unit.planned[number]
             making.take(unit.name, made)
             if made.variable:
-                original += planned.module.n * planned.module.k * making.plan.tp
+                original += planned.module.n * planned.module.row_bytes * making.plan.tp
                 compressed += sum(tensor.nbytes for tensors in made.variable for tensor in tensors)
             if not planned.compress:
                 making.completed(unit.name)

@@ -131,11 +131,11 @@ class Converter:
     ) -> Made:
         """Decide whether compression pays, for all ranks together, and keep what will be written."""
         module = planned.module
-        ratios = tuple(shard.nbytes / (module.n * module.k) for shard in shards or ())
+        ratios = tuple(shard.nbytes / (module.n * module.row_bytes) for shard in shards or ())
         pays = bool(ratios) and max(ratios) < self._max_ratio
         self._waiting[module.name][number] = (planned, shards if pays else None)
         if not pays:
-            raw = tensor_info(module.weight.name, "I8", module.weight.shape)
+            raw = tensor_info(module.weight.name, module.weight.dtype, module.weight.shape)
             return Made(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
         return Made(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
 
@@ -144,8 +144,7 @@ class Converter:
         if not any(isinstance(source, AssembledTensor) for source in sources):
             return []
         store = TileStore()
-        for slices, tiling, n_tile, tiles in tiles_of(sources, self._reader.kept):
-            left = slices[0].first_column
+        for slices, left, tiling, n_tile, tiles in tiles_of(sources, self._reader.kept):
             store.add(rows_of_tile(slices, tiling, n_tile), Run(left, left + tiling.k, tiles))
         return [store]
 

@@ -143,7 +143,7 @@ def _type(module: str, leaves: set[str], description: Description | None) -> str
     if known:
         return known
     if "index" in leaves:
-        return "W8A8SC"
+        return "W8A8SC" if "deq_scale" in leaves else "W16A16SC"
     if "weight_scale" in leaves:
         return "W8A8" if "deq_scale" in leaves else "W8A8_DYNAMIC"
     return "W8A8S" if "deq_scale" in leaves else "FLOAT"

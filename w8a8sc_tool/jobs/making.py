@@ -9,6 +9,7 @@ from typing import Any, Final
 from .. import VERSION, files
 from ..checkpoint import Checkpoint
 from ..errors import InputError
+from ..layouts import COMPRESSED, UNCOMPRESSED
 from ..plan import Plan, PlannedModule
 from ..safetensors_file import TensorInfo, tensor_info
 from ..sharded_state import (
@@ -195,7 +196,7 @@ class Making:
         compressed = [
             member.name
             for item in self.plan.modules
-            if told[item.module.name].quantization == "W8A8SC"
+            if told[item.module.name].quantization in UNCOMPRESSED
             for member in item.module.members
         ]
         description = side_files.description_json(checkpoint.description, compressed)
@@ -243,7 +244,8 @@ def _told(item: Plan, made: dict[str, Made]) -> dict[str, _Told]:
     for planned in item.modules:
         result = made[planned.module.name]
         fallback = planned.fallback or result.fallback
-        quantization = "W8A8SC" if planned.compress and not fallback else planned.module.quantization
+        before = planned.module.quantization
+        quantization = COMPRESSED[before] if planned.compress and not fallback else before
         size = (planned.module.n, planned.module.k)
         told[planned.module.name] = _Told(quantization, fallback, result.ratio, result.ratios, *size)
     return told
@@ -252,7 +254,7 @@ def _told(item: Plan, made: dict[str, Made]) -> dict[str, _Told]:
 def _tensor_entry(tensor: TensorInfo, hash_text: str, told: dict[str, _Told], rank: int) -> TensorEntry:
     module, _, leaf = tensor.name.rpartition(".")
     layer = told[module]
-    ratio = layer.ratios[rank] if leaf == "weight" and layer.quantization == "W8A8SC" else None
+    ratio = layer.ratios[rank] if leaf == "weight" and layer.quantization in UNCOMPRESSED else None
     return TensorEntry(
         *(tensor.name, tensor.dtype, list(tensor.shape), tensor.begin, tensor.end, hash_text, layer.quantization),
         ratio=_rounded(ratio),
@@ -266,7 +268,7 @@ def _rounded(ratio: float | None) -> float | None:
 
 def _largest_forms(item: PlannedModule) -> list[TensorInfo]:
     """The tensors a compressed module may have, with the longest shapes: they decide the space kept for the header."""
-    name, n, k = item.module.name, item.module.n, item.module.k
+    name, n, k = item.module.name, item.module.n, item.module.row_bytes
     return [
         tensor_info(f"{name}.weight", "I8", (n, k * 10)),
         tensor_info(f"{name}.index", "I8", (n * k,)),

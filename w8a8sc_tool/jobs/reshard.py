@@ -156,20 +156,12 @@ def to_checkpoint(
         with SealedDirectory(target, overwrite=overwrite) as sealed:
             sealed.clear()
             _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
-            sealed.write_file(_DESCRIPTION, side_files.description_json(_plain(source.checkpoint.description), ()))
+            sealed.write_file(_DESCRIPTION, side_files.description_json(source.checkpoint.description, ()))
             sealed.write_file("config.json", side_files.config_json(source.checkpoint))
             for path in source.checkpoint.side_files:
                 sealed.copy_file(path)
             sealed.publish()
     return target
-
-
-def _plain(description: Description) -> Description:
-    """Without what says that the weights were compressed."""
-    content = dict(description.content)
-    if content.get("model_quant_type") == "W8A8SC":
-        content["model_quant_type"] = "W8A8S"
-    return Description(description.path, description.types, content)
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> None:

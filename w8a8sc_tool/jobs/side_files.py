@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..checkpoint import Checkpoint, Description
+from ..layouts import COMPRESSED
 
 # vLLM would take it in place of quant_model_description.json.
 _REPLACES_DESCRIPTION = ("quantization_config", "compression_config")
@@ -19,15 +20,15 @@ def config_json(checkpoint: Checkpoint) -> bytes:
 
 
 def description_json(description: Description, compressed: Collection[str]) -> bytes:
-    """quant_model_description.json of the output; compressed: names of checkpoint modules that now are W8A8SC.
+    """quant_model_description.json of the output; compressed: names of checkpoint modules that now are compressed.
 
     Keys stay the unfused checkpoint names, which is what vLLM looks up; everything else is carried over.
     """
     content = dict(description.content)
     for module in compressed:
-        content[f"{module}.weight"] = "W8A8SC"
-    if compressed and content.get("model_quant_type") == "W8A8S":
-        content["model_quant_type"] = "W8A8SC"
+        content[f"{module}.weight"] = COMPRESSED[content[f"{module}.weight"]]
+    if compressed and content.get("model_quant_type") in COMPRESSED:
+        content["model_quant_type"] = COMPRESSED[content["model_quant_type"]]
     return _json(content)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import files
+from ..backends import native
 from ..backends.msmodelslim import builtin_script, environment
 from ..backends.native import Shards
 from ..backends.shards import CompressedShard
@@ -55,12 +56,14 @@ class VendorCompressor:
         self, modules: Sequence[Module], sources: Mapping[str, SourceTensor], reader: SourceReader
     ) -> list[Shards]:
         """As backends.native.compress_shards; a WorkError names the tensor and carries the vendor's output."""
+        if modules[0].sparsity == "high":  # msmodelslim wants a whole W16A16S model for that
+            return native.compress_shards(modules, sources, reader)
         return [self._module(module, sources, reader) for module in modules]
 
     def _module(self, module: Module, sources: Mapping[str, SourceTensor], reader: SourceReader) -> Shards:
         shards: dict[int, CompressedShard] = {}
         for ranks, slices in rank_groups(module.weight):
-            rows = joined_rows(slices, 0, module.n, sources, reader)
+            rows = joined_rows(module.weight, slices, 0, module.n, sources, reader)
             for rank in ranks:
                 weight = np.ascontiguousarray(rows[:, columns_of(module.weight, rank)])
                 shards[rank] = self._shard(weight, f"{module.name}.weight, rank {rank} of {len(module.weight.slices)}")

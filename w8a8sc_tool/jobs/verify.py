@@ -14,7 +14,17 @@ from safetensors import SafetensorError, safe_open
 from .. import hashing
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..errors import InputError
-from ..layouts import ARCHITECTURES, DEFAULT_TARGET, TARGETS, Module, Target, check_size, modules
+from ..layouts import (
+    ARCHITECTURES,
+    COMPRESSED,
+    DEFAULT_TARGET,
+    TARGETS,
+    UNCOMPRESSED,
+    Module,
+    Target,
+    check_size,
+    modules,
+)
 from ..plan import Options, PlannedModule, make_plan
 from ..sharded_state import Manifest, ShardedState
 from ..sharded_state import manifest as manifest_file
@@ -212,8 +222,8 @@ def target_of(state: ShardedState) -> Target:
 
 
 def is_compressed(module: Module, description: Description) -> bool:
-    """Whether a description gives a layer's weight as W8A8SC."""
-    return module.kind == "linear" and description.type_of(module.members[0].name) == "W8A8SC"
+    """Whether a description gives a layer's weight as compressed."""
+    return module.kind == "linear" and description.type_of(module.members[0].name) in UNCOMPRESSED
 
 
 def _check_rank(
@@ -225,10 +235,10 @@ def _check_rank(
         for output in module.outputs:
             wanted[output.name] = (output.dtype, output.shape)
         if is_compressed(module, description):
-            tiles = -(-module.n // 128) * -(-module.k // 256)
+            tiles = -(-module.n // 128) * -(-module.row_bytes // 256)
             wanted[f"{module.name}.index"] = ("I8", (8 * tiles,))
             wanted[f"{module.name}.info"] = ("I64", (5,))
-            weights[module.weight.name] = module.n * module.k
+            weights[module.weight.name] = module.n * module.row_bytes
     for name in sorted(set(wanted) - set(tensors)):
         yield Finding(f"{name} is missing", where)
     for name in sorted(set(tensors) - set(wanted)):
@@ -300,7 +310,7 @@ def _compare_side_files(
             yield Finding(f"{item.module.name} is compressed, but its source cannot be", str(description.path))
     for name, kind in checkpoint.description.types.items():
         found = description.types.get(name)
-        if found != kind and not (kind == "W8A8S" and found == "W8A8SC"):
+        if found != kind and found != COMPRESSED.get(kind):
             yield Finding(f"{name} is described as {found}, in the source as {kind}", str(description.path))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .. import hashing
 from ..checkpoint.reader import SourceReader
-from ..codec import CodecError, DecodedBlock, MatrixDecoder
+from ..codec import CodecError, DecodedBlock, MatrixDecoder, Sparsity
 from ..errors import InputError
 from ..layouts import Output
 from ..plan import PlannedModule
@@ -49,7 +49,9 @@ class Verifier:
         by_leaf = {place.info.name.rpartition(".")[2]: place for place in places}
         findings: list[Finding] = []
         if decode and {"weight", "index", "info"} <= set(by_leaf):
-            findings += self._decode(by_leaf["weight"], by_leaf["index"], by_leaf["info"], canonical)
+            # A layer that has no scales is a float one.
+            sparsity: Sparsity = "low" if "deq_scale" in by_leaf else "high"
+            findings += self._decode(by_leaf["weight"], by_leaf["index"], by_leaf["info"], sparsity, canonical)
             places = [place for place in places if place is not by_leaf["weight"]]
         for place in places:
             if place.hash is None:
@@ -60,12 +62,12 @@ class Verifier:
             findings += _hash_finding(place, state)
         return findings
 
-    def _decode(self, weight: Place, index: Place, info: Place, canonical: bool) -> list[Finding]:
+    def _decode(self, weight: Place, index: Place, info: Place, sparsity: Sparsity, canonical: bool) -> list[Finding]:
         """Decode every tile of a compressed weight, hashing its bytes on the way."""
         where = f"{weight.path} ({weight.info.name})"
         findings: list[Finding] = []
         state = hashing.new()
-        decoder, error = self._decoder(weight, index, info)
+        decoder, error = self._decoder(weight, index, info, sparsity)
         if decoder is None:
             for piece in self._pieces(weight):
                 state.update(as_bytes(piece))
@@ -122,12 +124,12 @@ class Verifier:
                 if None in places:
                     continue
                 weight, index, info = (place for place in places if place)
-                decoder, error = self._decoder(weight, index, info)
+                decoder, error = self._decoder(weight, index, info, module.sparsity)
                 if decoder is None:
                     yield Finding(error, f"{weight.path} ({weight.info.name})")
-                elif (decoder.tiling.n, decoder.tiling.k) != (module.n, module.k):
+                elif (decoder.tiling.n, decoder.tiling.k) != (module.n, module.row_bytes):
                     yield Finding(
-                        f"info does not say k = {module.k}, n = {module.n}", f"{info.path} ({info.info.name})"
+                        f"info does not say k = {module.row_bytes}, n = {module.n}", f"{info.path} ({info.info.name})"
                     )
                 else:
                     checked.append((columns_of(module.weight, rank), weight, decoder))
@@ -135,7 +137,8 @@ class Verifier:
                 continue
             wrong: set[int] = set()
             for block in checked[0][2].blocks():
-                rows = joined_rows(slices, block.first_row, block.last_row, planned.sources, self._reader)
+                edges = block.first_row, block.last_row
+                rows = joined_rows(module.weight, slices, *edges, planned.sources, self._reader)
                 for number, (columns, weight, decoder) in enumerate(checked):
                     if number in wrong:
                         continue
@@ -155,12 +158,14 @@ class Verifier:
             return Finding(str(problem), f"{weight.path} ({weight.info.name})")
         return None if np.array_equal(out, expected) else _differs(weight)
 
-    def _decoder(self, weight: Place, index: Place, info: Place) -> tuple[MatrixDecoder | None, str]:
+    def _decoder(
+        self, weight: Place, index: Place, info: Place, sparsity: Sparsity
+    ) -> tuple[MatrixDecoder | None, str]:
         """A decoder for three tensors, or why there can be none."""
         try:
             entries = self._file(index).read(index.info.name)
             sizes = self._file(info).read(info.info.name)
-            return MatrixDecoder(entries, sizes, weight_bytes=weight.info.nbytes, sparsity="low"), ""
+            return MatrixDecoder(entries, sizes, weight_bytes=weight.info.nbytes, sparsity=sparsity), ""
         except CodecError as problem:
             return None, str(problem)
 

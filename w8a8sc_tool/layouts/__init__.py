@@ -8,7 +8,7 @@ from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
 from . import qwen3
-from .modules import Member, Module, Output, Slice, Source
+from .modules import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .table import (
     DEFAULT_TARGET,
     SUPPORTED_TYPES,
@@ -22,11 +22,10 @@ from .table import (
 )
 
 ARCHITECTURES = (qwen3.ARCHITECTURE,)
-# A compressed layer is described by its new type in a directory and by the old one in a checkpoint.
-UNCOMPRESSED = {"W8A8SC": "W8A8S"}
 
 __all__ = [
     "ARCHITECTURES",
+    "COMPRESSED",
     "DEFAULT_TARGET",
     "TARGETS",
     "UNCOMPRESSED",

@@ -14,6 +14,10 @@ becomes int64 with the float's bits in the low half, an int64 stays. offset: a f
 float32: F16, BF16 or F32 to F32. ones, zeros: constants, without a source.
 """
 
+# The types that can be compressed, and what they are then: in a directory, a compressed layer is described by that.
+COMPRESSED: Final = {"W8A8S": "W8A8SC", "W16A16S": "W16A16SC"}
+UNCOMPRESSED: Final = {after: before for before, after in COMPRESSED.items()}
+
 FLOATING: Final = ("F16", "BF16", "F32")
 
 
@@ -79,6 +83,16 @@ class Module(msgspec.Struct, frozen=True):
     members: tuple[Member, ...] = ()
     n: int = 0
     k: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the weight: the columns of the int8 matrix that the codec sees."""
+        return self.k * (2 if self.quantization == "W16A16S" else 1)
+
+    @property
+    def sparsity(self) -> Literal["low", "high"]:
+        """How the codec codes the weight."""
+        return "high" if self.quantization == "W16A16S" else "low"
 
     @property
     def weight(self) -> Output:

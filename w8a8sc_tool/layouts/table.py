@@ -13,7 +13,7 @@ from ..checkpoint.description import Description
 from .modules import FLOATING, Conversion, Member, Module, Output, Slice, Source
 
 VOCABULARY_PADDING = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
-SUPPORTED_TYPES = ("W8A8S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
+SUPPORTED_TYPES = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
 
 Target = Literal["0.18", "0.23"]
 """The vLLM Ascend release whose keys are written: 0.23 stands for itself and later ones.
@@ -166,7 +166,7 @@ def _linear(entry: Linear, layer: int, tp: int, quantization: str, target: Targe
     def constant(leaf: str, dtype: str, conversion: Conversion) -> None:
         outputs.append(Output(f"{entry.name}.{leaf}", dtype, (1,), conversion, ((),) * tp))
 
-    if quantization == "FLOAT":
+    if quantization in ("FLOAT", "W16A16S"):
         matrix("weight", "F16", "float16", FLOATING)
     elif quantization == "W8A8_DYNAMIC":
         matrix("weight", "I8", "int8", ("I8",))

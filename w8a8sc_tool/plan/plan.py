@@ -12,7 +12,7 @@ from ..checkpoint import Checkpoint, SourceTensor
 from ..checkpoint.convert import to_float32, to_offset
 from ..checkpoint.reader import SourceReader
 from ..errors import InputError, Problem, UsageError, refuse
-from ..layouts import DEFAULT_TARGET, Module, Output, Target, check_size, modules
+from ..layouts import COMPRESSED, DEFAULT_TARGET, Module, Output, Target, check_size, modules
 from ..safetensors_file import DTYPES
 from .patterns import matches
 from .preset import DEFAULT_MAX_RATIO
@@ -110,7 +110,9 @@ class Plan(msgspec.Struct, frozen=True):
                     "name": output.name,
                     "dtype": output.dtype,
                     "shape": list(output.shape),
-                    "quantization": "W8A8SC" if planned.compress else planned.module.quantization,
+                    "quantization": COMPRESSED[planned.module.quantization]
+                    if planned.compress
+                    else planned.module.quantization,
                     "cut": cut_of(output),
                     "sources": sorted({piece.source for rank in output.slices for piece in rank}),
                     "fallback": planned.fallback,
@@ -179,7 +181,7 @@ def decide(module: Module, tensors: dict[str, SourceTensor], keep: Sequence[str]
     sources = {source.name: tensors[source.name] for source in module.sources}
     fallback: Fallback | None = None
     if module.kind == "linear":
-        if module.quantization != "W8A8S":
+        if module.quantization not in COMPRESSED:
             fallback = "source"
         elif any(matches(pattern, names_of(module)) for pattern in keep):
             fallback = "pinned"

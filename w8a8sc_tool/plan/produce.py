@@ -80,16 +80,29 @@ def convert(rows: npt.NDArray[Any], source: SourceTensor, output: Output) -> npt
 
 
 def joined_rows(
-    slices: Sequence[Slice], first: int, last: int, sources: Mapping[str, SourceTensor], reader: SourceReader
+    output: Output,
+    slices: Sequence[Slice],
+    first: int,
+    last: int,
+    sources: Mapping[str, SourceTensor],
+    reader: SourceReader,
 ) -> npt.NDArray[np.int8]:
-    """Rows [first, last) of int8 slices laid one below the other, in their sources' full width."""
-    columns = sources[slices[0].source].shape[1]
+    """Rows [first, last) of a weight's slices laid one below the other, in their sources' full width, as bytes."""
+    columns = sources[slices[0].source].shape[1] * DTYPES[output.dtype].itemsize
     rows = np.empty((last - first, columns), np.int8)
     top = 0
     for piece in slices:
         begin, end = max(first, top), min(last, top + piece.rows)
         if begin < end:
-            reader.read_into(sources[piece.source], piece.first_row + begin - top, rows[begin - first : end - first])
+            source, row, target = (
+                sources[piece.source],
+                piece.first_row + begin - top,
+                rows[begin - first : end - first],
+            )
+            if output.conversion == "int8":
+                reader.read_into(source, row, target)
+            else:
+                target[:] = convert(reader.read_rows(source, row, row + end - begin), source, output).view(np.int8)
         top += piece.rows
     return rows
 
@@ -104,9 +117,9 @@ def rank_groups(output: Output) -> Iterator[tuple[list[int], Sequence[Slice]]]:
 
 
 def columns_of(output: Output, rank: int) -> slice:
-    """The columns of its sources that a rank takes."""
-    piece = output.slices[rank][0]
-    return slice(piece.first_column, piece.last_column) if piece.last_column else slice(None)
+    """The columns of its sources that a rank takes, in bytes."""
+    piece, size = output.slices[rank][0], DTYPES[output.dtype].itemsize
+    return slice(piece.first_column * size, piece.last_column * size) if piece.last_column else slice(None)
 
 
 def _row_bytes(output: Output) -> int:

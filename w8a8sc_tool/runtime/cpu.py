@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..codec import decode_matrix
+from ..codec import Sparsity, decode_matrix
 from ..errors import InputError
 from .cache import DecodedWeights
 
@@ -35,14 +35,21 @@ def quantize(x: Tensor, reciprocal: Tensor, offset: Tensor) -> Tensor:
 def matmul_compress_dequant(x: Tensor, weight: Tensor, index: Tensor, bias: Tensor, deq_scale: Tensor) -> Tensor:
     """((x Wt) + bias) * scale, W decoded once and kept while there is room."""
     n, k = deq_scale.numel(), x.shape[1]
-    return quant_matmul(x, decoded.get(weight, index, lambda: _decode(weight, index, n, k)), bias, deq_scale)
+    return quant_matmul(x, decoded.get(weight, index, lambda: _decode(weight, index, n, k, "low")), bias, deq_scale)
 
 
-def _decode(weight: Tensor, index: Tensor, n: int, k: int) -> Tensor:
+def linear_compressed(x: Tensor, weight: Tensor, index: Tensor, n: int) -> Tensor:
+    """x Wt for a compressed float16 W (W16A16SC), decoded once and kept while there is room."""
+    row_bytes = 2 * x.shape[1]
+    plain = decoded.get(weight, index, lambda: _decode(weight, index, n, row_bytes, "high"))
+    return linear(x, plain.view(torch.float16))
+
+
+def _decode(weight: Tensor, index: Tensor, n: int, k: int, sparsity: Sparsity) -> Tensor:
     # The operator's front end says [8, 8, k, n, 1] whatever a stored info tensor says.
     info = np.array([8, 8, k, n, 1], np.int64)
     try:
-        return torch.from_numpy(decode_matrix(weight.numpy(), index.numpy(), info, sparsity="low"))
+        return torch.from_numpy(decode_matrix(weight.numpy(), index.numpy(), info, sparsity=sparsity))
     except ValueError as error:
         raise InputError(f"a compressed weight cannot be decoded ({error})") from None
 

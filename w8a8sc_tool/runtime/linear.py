@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from .ops import ops, placed
 
-Kind = Literal["W8A8SC", "W8A8S", "W8A8", "W8A8_DYNAMIC", "FLOAT"]
+Kind = Literal["W16A16SC", "W8A8SC", "W8A8S", "W8A8", "W8A8_DYNAMIC", "FLOAT"]
 
 
 class Linear:
@@ -42,7 +42,9 @@ class Linear:
             self._offset = parts["input_offset"].half().expand(k)
         if self.kind == "W8A8_DYNAMIC":
             self._weight_scale = parts["weight_scale"].flatten()
-        if self.kind != "W8A8SC":
+        if self.kind == "W16A16SC":
+            self._n = int(parts["info"][3])
+        elif self.kind != "W8A8SC":
             self._weight = placed(self._weight, device)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -50,6 +52,8 @@ class Linear:
         out: Tensor
         if self.kind == "FLOAT":
             out = ops.linear(x, self._weight)
+        elif self.kind == "W16A16SC":
+            out = ops.linear_compressed(x, self._weight, self._index, self._n)
         elif self.kind == "W8A8_DYNAMIC":
             out = ops.dynamic_matmul(x, self._weight, self._weight_scale)
         else:
@@ -67,6 +71,8 @@ def _kind(name: str, tensors: Mapping[str, Tensor]) -> Kind:
         return "W8A8SC"
     if {"weight", "deq_scale", "quant_bias", "input_scale", "input_offset"} <= leaves:
         return "W8A8" if "weight_scale" in leaves else "W8A8S"
+    if {"weight", "index", "info"} <= leaves:
+        return "W16A16SC"
     if {"weight", "weight_scale"} <= leaves:
         return "W8A8_DYNAMIC"
     if leaves <= {"weight", "bias"} and "weight" in leaves and tensors["weight"].dtype == torch.float16:

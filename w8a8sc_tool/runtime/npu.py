@@ -67,6 +67,10 @@ def dynamic_matmul(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     return out
 
 
+def linear_compressed(x: Tensor, weight: Tensor, index: Tensor, n: int) -> Tensor:
+    raise InputError("W16A16SC cannot run on the NPU", remedy="vLLM Ascend calls no operator for it; decompress it")
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     return torch.nn.functional.linear(x, weight)
 

@@ -18,6 +18,8 @@ SCHEMAS = {
     "quant_matmul": "(Tensor x, Tensor weight, Tensor? bias, Tensor deq_scale) -> Tensor",
     # x float16 [m, k], weight int8 [n, k], weight_scale float32 [n] -> float16 [m, n]
     "dynamic_matmul": "(Tensor x, Tensor weight, Tensor weight_scale) -> Tensor",
+    # x float16 [m, k], weight int8 [c], index int8 [8 t], n: rows of the weight -> float16 [m, n]
+    "linear_compressed": "(Tensor x, Tensor weight, Tensor index, int n) -> Tensor",
     # x float16 [m, k], weight float16 [n, k] -> float16 [m, n]
     "linear": "(Tensor x, Tensor weight) -> Tensor",
     # x float16 [..., h], weight and bias float16 [h]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,7 @@ from ..checkpoint.checkpoint import side_files_of
 from ..codec import CodecError, EncodedTiles, MatrixDecoder, Tiling
 from ..codec.tables import TILE_ROWS
 from ..errors import InputError, WorkError
-from ..layouts import Module, Slice
+from ..layouts import UNCOMPRESSED, Module, Slice
 from ..safetensors_file import DTYPES, TensorInfo
 from . import manifest as manifest_file
 from .reader import ShardedState
@@ -70,6 +69,8 @@ class ShardedTensor(AssembledTensor, frozen=True):
             if part.spare or begin >= end:
                 continue
             values = ranks.rows(part, part.row + begin - part.slice.first_row, end - begin)
+            if part.index is not None:  # decoded bytes
+                values = values.view(rows.dtype)
             columns = slice(part.slice.first_column, part.slice.last_column or None)
             rows[begin - first : end - first, columns] = values  # an int8 offset becomes the float it was
 
@@ -182,11 +183,17 @@ def _damaged(stored: Stored) -> InputError:
 
 def tiles_of(
     sources: Iterable[SourceTensor], kept: dict[str, Any]
-) -> Iterable[tuple[list[Slice], Tiling, int, EncodedTiles]]:
-    """Rows of tiles of a module's compressed weight as the directory has them: slices, tiling, n-tile, tiles."""
+) -> Iterable[tuple[list[Slice], int, Tiling, int, EncodedTiles]]:
+    """Rows of tiles of a module's compressed weight as the directory has them.
+
+    Yields slices, the first byte of a source row that they take, tiling, n-tile, tiles.
+    """
     ranks: Ranks = kept.setdefault(_KEPT, Ranks())
     shards: dict[str, list[Part]] = {}
+    size = 1
     for source in sources:
+        if source.name.endswith(".weight"):
+            size = DTYPES[source.dtype].itemsize
         for part in source.parts if isinstance(source, ShardedTensor) else ():
             if part.index is not None:
                 shards.setdefault(part.stored.path, []).append(part)
@@ -196,7 +203,7 @@ def tiles_of(
         for n_tile in range(decoder.tiling.n_tiles):
             block = decoder.block(n_tile, n_tile + 1)
             tiles = decoder.tiles(block, payload[block.first_byte : block.last_byte])
-            yield [part.slice for part in parts], decoder.tiling, n_tile, tiles
+            yield [part.slice for part in parts], parts[0].slice.first_column * size, decoder.tiling, n_tile, tiles
 
 
 # ------------------------------------------------------------------------------------------------------- opening one
@@ -275,6 +282,9 @@ def _tensor(name: str, path: str, dtype: str, shape: tuple[int, ...], parts: lis
 
 def restored(description: Description) -> Description:
     """The description that a directory's was made of."""
-    content = {key: "W8A8S" if value == "W8A8SC" else value for key, value in description.content.items()}
-    types = {key: "W8A8S" if value == "W8A8SC" else value for key, value in description.types.items()}
-    return Description(Path(description.path), types, content)
+    content = {
+        key: UNCOMPRESSED.get(value, value) if isinstance(value, str) else value
+        for key, value in description.content.items()
+    }
+    types = {key: UNCOMPRESSED.get(value, value) for key, value in description.types.items()}
+    return Description(description.path, types, content)
