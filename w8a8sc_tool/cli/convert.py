@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -290,15 +289,8 @@ def _compressed_document(result: Compressed) -> dict[str, Any]:
         "fallbacks": result.fallbacks,
         "seconds": round(result.seconds, 3),
         "warnings": list(result.warnings),
-        "serve": _serve_command(result),
+        "serve": str(result.serve),
     }
-
-
-def _serve_command(result: Compressed) -> str:
-    # The flags every sharded_state directory needs on 310P, as vLLM Ascend's guide gives them.
-    words = ["vllm", "serve", str(result.directory), "--tensor-parallel-size", str(result.tp), "--dtype", "float16"]
-    words += ["--quantization", "ascend", "--load_format", "sharded_state", "--max-model-len", "16384"]
-    return shlex.join([*words, "--no-enable-prefix-caching"])
 
 
 def _show_compressed(result: Compressed, out: Output) -> None:
@@ -315,7 +307,7 @@ def _show_compressed(result: Compressed, out: Output) -> None:
         out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size")
     for reason, count in sorted(result.fallbacks.items()):
         out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
-    out.result(f"  serve it with: {_serve_command(result)}")
+    out.result(f"  serve it with: {result.serve!s}")
 
 
 _REASONS = {

@@ -17,7 +17,7 @@ import msgspec
 from .. import VERSION
 from ..backends.msmodelslim import NATIVE, Backend
 from ..backends.msmodelslim import choose as choose_backend
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, ModelConfig
 from ..errors import InputError, Problem, UsageError, refuse
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, UNCOMPRESSED, Target
 from ..plan import Options, Plan, Preset, make_plan
@@ -25,6 +25,7 @@ from ..plan import preset as presets
 from ..plan.patterns import matches
 from ..plan.plan import names_of
 from ..plan.preset import deviations
+from ..serving import Command, Service, build
 from ..sharded_state import Manifest, check_target, recover
 from ..sharded_state import manifest as manifest_file
 from .conversion import Conversion
@@ -50,6 +51,14 @@ class Compressed:
     seconds: float
     manifest: Manifest
     warnings: tuple[str, ...] = ()
+
+    @property
+    def serve(self) -> Command:
+        """The command that serves it, on a host with the vLLM Ascend it was made for."""
+        config = ModelConfig.parse(self.directory / "config.json", ARCHITECTURES)
+        version = f"{self.manifest.options.get('target', DEFAULT_TARGET)}.0"
+        preset = presets.choose(config)
+        return build(Service(self.directory, "directory", self.tp, self.manifest.model, config, preset, version))
 
     @property
     def weight_ratio(self) -> float | None:
