@@ -1,4 +1,4 @@
-"""Checkpoints, directories and presets made to mislead. Each case changes a copy of a good one."""
+"""Checkpoints, directories, presets and batch files made to mislead. Each case changes a copy of a good one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 PRESET = "preset.yaml"
+BATCH = "batch.yaml"
 
 DESCRIPTION = "quant_model_description.json"
 MANIFEST = "w8a8sc_manifest.json"
@@ -21,7 +22,7 @@ class Case:
     """harmless: it may also be taken as it is."""
 
     name: str
-    of: Literal["checkpoint", "directory", "preset"]
+    of: Literal["checkpoint", "directory", "preset", "batch"]
     make: Callable[[Path], object]
     harmless: bool = False
 
@@ -255,4 +256,14 @@ PRESETS = [
     Case("preset: a device", "preset", _linked(PRESET, "/dev/zero")),
 ]
 
-CASES = [*HEADERS, *CHECKPOINTS, *DIRECTORIES, *PRESETS]
+BATCHES = [
+    Case("batch: aliases that multiply", "batch", _text(BATCH, "a: &a [x,x]\njobs: [*a,*a]\n")),
+    Case("batch: a Python object", "batch", _text(BATCH, "jobs: !!python/object/apply:os.system ['touch touched']\n")),
+    Case("batch: nested deeply", "batch", _text(BATCH, "jobs: " + "[" * 30_000)),
+    Case("batch: a million jobs", "batch", _text(BATCH, "jobs:\n" + "- {model: a}\n" * 1_000_000)),
+    Case("batch: shell in a path", "batch", _text(BATCH, 'jobs: [{model: "$(touch touched)"}]\n')),
+    Case("batch: a model that is a device", "batch", _text(BATCH, "jobs: [{model: /dev/zero}]\n")),
+    Case("batch: sizes beyond reason", "batch", _text(BATCH, f"jobs: [{{model: ., tp: [{10**30}]}}]\n")),
+]
+
+CASES = [*HEADERS, *CHECKPOINTS, *DIRECTORIES, *PRESETS, *BATCHES]

@@ -15,7 +15,6 @@ _PUBLIC = {
     "verify": "jobs.verify",
     "compare": "jobs.compare",
     "reshard": "jobs.reshard",
-    "decompress": "jobs.reshard",
     "to_checkpoint": "jobs.reshard",
     "fit": "jobs.serving",
     "generate": "jobs.generate",
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from .jobs.compress import plan as plan
     from .jobs.generate import generate as generate
     from .jobs.inspect import inspect as inspect
-    from .jobs.reshard import decompress as decompress
     from .jobs.reshard import reshard as reshard
     from .jobs.reshard import to_checkpoint as to_checkpoint
     from .jobs.serving import fit as fit

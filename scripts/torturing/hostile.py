@@ -52,6 +52,8 @@ def _commands(case: inputs.Case, folder: Path, stage: Stage) -> list[list[str]]:
     never = str(stage.folder / "never")
     if case.of == "directory":
         return [["verify", str(folder)], ["inspect", str(folder)], ["compare", str(folder), str(folder)]]
+    if case.of == "batch":
+        return [["batch", str(folder / inputs.BATCH)]]
     if case.of == "preset":
         preset = str(folder / inputs.PRESET)
         return [["compress", str(stage.source), "--preset", preset, "--dry-run", "-o", never]]

@@ -23,7 +23,8 @@ import numpy as np
 
 from w8a8sc_tool import verify
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
-from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.errors import InputError, W8A8SCError
+from w8a8sc_tool.jobs.reshard import to_checkpoint
 from w8a8sc_tool.sharded_state import manifest as manifest_file
 
 _PROT_NONE = 0
@@ -136,7 +137,7 @@ def _weights(chance: np.random.Generator) -> list[np.ndarray]:
 
 
 def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> None:
-    """Directories with mutated files: verify reports or refuses."""
+    """Directories with mutated files: verify reports or refuses, decompress refuses or decodes."""
     chance = random.Random(seed)
     bits = np.random.default_rng(seed)
     for number, _ in enumerate(going):
@@ -155,7 +156,15 @@ def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> Non
                     return "refused"
                 return "found" if report.findings else "nothing found"
 
-            tally.one(f"directory {number}", act)
+            def back(copy=copy, place=place) -> str:
+                try:
+                    to_checkpoint(copy, place)
+                except W8A8SCError:
+                    return "not decompressed"
+                return "decompressed"
+
+            tally.one(f"directory {number}, verify", act)
+            tally.one(f"directory {number}, decompress", back)
 
 
 def _mutate(path: Path, chance: random.Random, bits: np.random.Generator) -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from w8a8sc_tool.backends import native
 from w8a8sc_tool.checkpoint.synthesize import MODELS, Model, synthesize
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec import decode_matrix
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.convert_worker import Converter
-from w8a8sc_tool.jobs.reshard import decompress, reshard, to_checkpoint
+from w8a8sc_tool.jobs.reshard import reshard, to_checkpoint
 
 from .. import tensors
+from .test_compare import recoded
 from .test_compress import digests
 
 MIXED = [
@@ -121,7 +122,7 @@ class InProcess:
 def test_decompressing_gives_the_uncompressed_directory(
     name: str, sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
-    result = decompress(made(name, 2), tmp_path / "back", processes=2)
+    (result,) = reshard(made(name, 2), tmp_path / "back", compress=False, processes=2)
     (wanted,) = compress(sources[name], tmp_path / "plain", tp=[2], compress=False, processes=2)
     assert digests(result.directory) == digests(wanted.directory)
 
@@ -140,26 +141,9 @@ def test_a_checkpoint_that_compresses_to_the_same(
     }
 
 
-def vendor_made(folder: Path) -> None:
-    """As the vendor's script would: no manifest, dictionaries of matrix scope."""
-    (folder / "w8a8sc_manifest.json").unlink()
-    for path in folder.glob("*.safetensors"):
-        content = tensors.read(path)
-        for name in [name for name in content if name.endswith(".index")]:
-            module = name.removesuffix(".index")
-            parts = [tensors.array(content[f"{module}.{leaf}"]) for leaf in ("weight", "index", "info")]
-            coded = encode_matrix(decode_matrix(*parts), dictionary="matrix")
-            for leaf, dtype in (("weight", "I8"), ("index", "I8"), ("info", "I64")):
-                content[f"{module}.{leaf}"] = tensors.entry(dtype, getattr(coded, leaf))
-        tensors.write(path, content)
-
-
-def test_a_directory_of_the_vendor(
-    sources: dict[str, Path], sealed_copy: Path, sealed: Callable[[int], Path], tmp_path: Path
-) -> None:
+def test_a_directory_of_the_vendor(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     """Decoded values are what is equal."""
-    vendor_made(sealed_copy)
-    (result,) = reshard(sealed_copy, tmp_path, tp=[1], processes=2)
+    (result,) = reshard(recoded(sealed(2), tmp_path / "vendor"), tmp_path, tp=[1], processes=2)
     (ours,), (theirs,) = ([tensors.read(p) for p in d.glob("*.safetensors")] for d in (sealed(1), result.directory))
     assert set(ours) == set(theirs)
     for name, entry in ours.items():

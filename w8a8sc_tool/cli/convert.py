@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .group import common, group, processes_option
+from .group import F, common, group, processes_option
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
@@ -103,16 +103,23 @@ def compress(
         _show_compressed(result, out)
 
 
-_overwrite = click.option(
-    "--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete."
-)
-_no_resume = click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left.")
-_no_verify = click.option("--no-verify", is_flag=True, help="Do not read the output back.")
-_output = click.option("-o", "--output", default=".", help="Folder below which it is created [default: here].")
+def _of_directory(function: F) -> F:
+    """What commands take that make directories of directories."""
+    for option in (
+        common,
+        click.option("--no-verify", is_flag=True, help="Do not read the output back."),
+        click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left."),
+        click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete."),
+        processes_option,
+        click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
+        click.argument("directory"),
+    ):
+        function = option(function)
+    return function
 
 
 @group.command()
-@click.argument("directory")
+@_of_directory
 @click.option(
     *("--tp", "--tensor-parallel-size", "tp"),
     type=click.IntRange(1, 1024),
@@ -120,15 +127,42 @@ _output = click.option("-o", "--output", default=".", help="Folder below which i
     required=True,
     help="Tensor-parallel size to cut for; may be given several times.",
 )
-@_output
-@processes_option
-@_overwrite
-@_no_resume
-@_no_verify
-@common
-def reshard(
+def reshard(directory: str, tp: tuple[int, ...], **how: Any) -> None:
+    """Cut a sharded_state DIRECTORY for other tensor-parallel sizes, without its source.
+
+    \b
+    Example:
+      w8a8sc reshard Qwen3-32B-w8a8sc-310-vllm/TP4/Qwen3-32B-w8a8sc-310-vllm-tp4 --tp 2 -o /models
+    """
+    _reshard(directory, tp, compress=True, **how)
+
+
+@group.command()
+@_of_directory
+@click.option("--checkpoint", is_flag=True, help="Write an unsharded checkpoint with the original tensor names.")
+def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
+    """Turn a W8A8SC sharded_state DIRECTORY back into W8A8S: a directory of the same size, or a checkpoint.
+
+    \b
+    Example:
+      w8a8sc decompress Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --checkpoint -o /models
+    """
+    if not checkpoint:
+        _reshard(directory, None, compress=False, **how)
+        return
+    from ..jobs.reshard import to_checkpoint
+
+    out = Output(as_json=how["as_json"], quiet=how["quiet"])
+    path = to_checkpoint(directory, how["output"], overwrite=how["overwrite"], progress=out)
+    out.document({"checkpoint": str(path)})
+    out.result(str(path))
+
+
+def _reshard(
     directory: str,
-    tp: tuple[int, ...],
+    tp: tuple[int, ...] | None,
+    *,
+    compress: bool,
     output: str,
     processes: int | None,
     overwrite: bool,
@@ -137,18 +171,13 @@ def reshard(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Cut a sharded_state DIRECTORY for other tensor-parallel sizes, without its source.
-
-    \b
-    Example:
-      w8a8sc reshard Qwen3-32B-w8a8sc-310-vllm/TP4/Qwen3-32B-w8a8sc-310-vllm-tp4 --tp 2 -o /models
-    """
     from ..jobs import reshard as job
 
     out = Output(as_json=as_json, quiet=quiet)
     results = job.reshard(
         *(directory, output),
         tp=tp,
+        compress=compress,
         processes=processes,
         overwrite=overwrite,
         resume=not no_resume,
@@ -158,52 +187,6 @@ def reshard(
     out.document([_compressed_document(result) for result in results])
     for result in results:
         _show_compressed(result, out)
-
-
-@group.command()
-@click.argument("directory")
-@_output
-@click.option("--checkpoint", is_flag=True, help="Write an unsharded checkpoint with the original tensor names.")
-@processes_option
-@_overwrite
-@_no_resume
-@_no_verify
-@common
-def decompress(
-    directory: str,
-    output: str,
-    checkpoint: bool,
-    processes: int | None,
-    overwrite: bool,
-    no_resume: bool,
-    no_verify: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Turn a W8A8SC sharded_state DIRECTORY back into W8A8S: a directory of the same size, or a checkpoint.
-
-    \b
-    Example:
-      w8a8sc decompress Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --checkpoint -o /models
-    """
-    from ..jobs import reshard as job
-
-    out = Output(as_json=as_json, quiet=quiet)
-    if checkpoint:
-        path = job.to_checkpoint(directory, output, overwrite=overwrite, progress=out)
-        out.document({"checkpoint": str(path)})
-        out.result(str(path))
-        return
-    result = job.decompress(
-        *(directory, output),
-        processes=processes,
-        overwrite=overwrite,
-        resume=not no_resume,
-        verify_output=not no_verify,
-        progress=out,
-    )
-    out.document(_compressed_document(result))
-    _show_compressed(result, out)
 
 
 @group.command()

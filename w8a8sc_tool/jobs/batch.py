@@ -146,15 +146,7 @@ def _check(batch: Batch, path: Path) -> list[int]:
     total = []
     for number, job in enumerate(batch.jobs, 1):
         try:
-            plans = plan(
-                *(job.model,),
-                tp=job.tp,
-                max_ratio=job.max_ratio,
-                keep=job.keep,
-                preset=job.preset,
-                target=job.target,
-                compress=job.compress,
-            )
+            plans = plan(job.model, **_planning(job))
             total.append(plans[0].source_bytes)
         except W8A8SCError as error:
             problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
@@ -162,6 +154,12 @@ def _check(batch: Batch, path: Path) -> list[int]:
     if problems:
         raise InputError(problems)
     return total
+
+
+def _planning(job: Job) -> dict[str, Any]:
+    """The options that a job's plan depends on."""
+    names = ("tp", "max_ratio", "keep", "preset", "target", "compress")
+    return {name: getattr(job, name) for name in names}
 
 
 def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
@@ -185,14 +183,9 @@ def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
     try:
         results = compress(
             *(job.model, job.output or "."),
-            tp=job.tp,
+            **_planning(job),
             name=job.name,
             processes=processes,
-            max_ratio=job.max_ratio,
-            keep=job.keep,
-            preset=job.preset,
-            target=job.target,
-            compress=job.compress,
             backend=job.backend,
             executor=job.executor,
             overwrite=job.overwrite,

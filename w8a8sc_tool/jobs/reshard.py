@@ -19,7 +19,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
 from ..errors import InputError, refuse
 from ..layouts import ARCHITECTURES, modules
-from ..plan import Options, Plan, make_plan
+from ..plan import Options, make_plan
 from ..safetensors_file import DTYPES, TensorInfo, header_for, tensor_info
 from ..sharded_state import SealedDirectory, ShardedState
 from ..sharded_state.source import open_source
@@ -78,7 +78,8 @@ def reshard(
     directory: str | os.PathLike[str],
     output: str | os.PathLike[str] = ".",
     *,
-    tp: Sequence[int],
+    tp: Sequence[int] | None = None,
+    compress: bool = True,
     processes: int | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -88,52 +89,24 @@ def reshard(
     """Make directories for other tensor-parallel sizes from one directory alone, without its source.
 
     Tiles are moved as they are; only those that a cut goes through are decoded and encoded again. For a directory of
-    this tool the results are those of `compress` from the source. Raises InputError for a broken directory or a size
-    that does not work, WorkError if the work fails.
+    this tool the results are those of `compress` from the source. tp: None for the directory's own size. compress:
+    False for uncompressed W8A8S directories. The rest is as in `compress`. Raises InputError for a broken directory or
+    a size that does not work, WorkError if the work fails.
     """
     progress = progress or Silent()
     with opened(directory, progress, processes) as source:
-        plans = [make_plan(source.checkpoint, size, source.options) for size in tp]
-        return _convert(source, plans, Path(output), processes, overwrite, resume, verify_output, progress)
-
-
-def decompress(
-    directory: str | os.PathLike[str],
-    output: str | os.PathLike[str] = ".",
-    *,
-    processes: int | None = None,
-    overwrite: bool = False,
-    resume: bool = True,
-    verify_output: bool = True,
-    progress: Progress | None = None,
-) -> Compressed:
-    """Make the uncompressed W8A8S directory of the same tensor-parallel size; raises as `reshard` does."""
-    progress = progress or Silent()
-    with opened(directory, progress, processes) as source:
-        options = msgspec.structs.replace(source.options, compress=False, backend="native")
-        plans = [make_plan(source.checkpoint, source.tp, options)]
-        (made,) = _convert(source, plans, Path(output), processes, overwrite, resume, verify_output, progress)
-        return made
-
-
-def _convert(
-    source: Opened,
-    plans: Sequence[Plan],
-    output: Path,
-    processes: int | None,
-    overwrite: bool,
-    resume: bool,
-    verify_output: bool,
-    progress: Progress,
-) -> list[Compressed]:
-    return convert(
-        *(source.checkpoint, plans, source.name, output, NATIVE),
-        processes=processes,
-        overwrite=overwrite,
-        resume=resume,
-        verify_output=verify_output,
-        progress=progress,
-    )
+        options = source.options
+        if not compress:
+            options = msgspec.structs.replace(options, compress=False, backend="native")
+        plans = [make_plan(source.checkpoint, size, options) for size in (tp or [source.tp])]
+        return convert(
+            *(source.checkpoint, plans, source.name, Path(output), NATIVE),
+            processes=processes,
+            overwrite=overwrite,
+            resume=resume,
+            verify_output=verify_output,
+            progress=progress,
+        )
 
 
 def to_checkpoint(
