@@ -18,13 +18,13 @@ from .stage import Part, Stage
 # Rounds of a whole run and of a short one.
 PARTS: dict[str, tuple[Callable[[Stage, int, float | None, int], Part], int, int]] = {
     "kills": (kills.run, 320, 12),
-    "crashes": (crashes.run, 400, 12),
+    "crashes": (crashes.run, 250, 12),
     "faults": (faults.run, 1000, 12),
     "hostile": (hostile.run, 1000, 25),
     "flips": (flips.run, 21_000, 600),
     "parsers": (parsers.run, 1_100_000, 20_000),
     "tiles": (mutations.tiles, 110_000, 10_000),
-    "mutants": (mutations.mutants, 1500, 40),
+    "mutants": (mutations.mutants, 400, 15),
 }
 
 
