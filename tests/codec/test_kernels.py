@@ -45,6 +45,7 @@ def test_no_argument_ever_compiles_a_kernel_again() -> None:
         assert len(kernel.signatures) == 1
 
 
+@pytest.mark.slow
 def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
     environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
     run(environment)
@@ -54,6 +55,7 @@ def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == before
 
 
+@pytest.mark.slow
 def test_compiling_is_told_once(tmp_path: Path) -> None:
     environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
     for expected in (1, 0):

@@ -60,7 +60,13 @@ def made(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize(
     ("name", "before", "after"),
-    [("mixed", 1, (2, 4)), ("mixed", 4, (1, 2)), ("tied", 2, (1, 4)), ("narrow", 8, (1, 4)), ("narrow", 2, (8,))],
+    [
+        ("mixed", 4, (1, 2)),
+        pytest.param("mixed", 1, (2, 4), marks=pytest.mark.slow),
+        ("tied", 2, (1, 4)),
+        pytest.param("narrow", 8, (1, 4), marks=pytest.mark.slow),
+        pytest.param("narrow", 2, (8,), marks=pytest.mark.slow),
+    ],
 )
 def test_resharding_gives_what_the_source_gives(
     name: str, before: int, after: tuple[int, ...], made: Callable[[str, int], Path], tmp_path: Path
@@ -127,7 +133,10 @@ def test_decompressing_gives_the_uncompressed_directory(
     assert digests(result.directory) == digests(wanted.directory)
 
 
-@pytest.mark.parametrize(("name", "tp"), [("mixed", 4), ("tied", 2), ("narrow", 8)])
+@pytest.mark.parametrize(
+    ("name", "tp"),
+    [("mixed", 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("tied", 2), ("narrow", 8)))],
+)
 def test_a_checkpoint_that_compresses_to_the_same(
     name: str, tp: int, sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path
 ) -> None:

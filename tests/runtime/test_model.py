@@ -27,7 +27,7 @@ MIXED = [
     *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")),
     *(("*.3.mlp.down_proj", "W16A16S"), ("*.2.self_attn.*", "W16A16S")),
 ]
-SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("tied", 4), ("narrow", 8))]
+SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("mixed", 4), ("tied", 4), ("narrow", 8))]
 PROMPT = [5, 300, 17, 1999, 42, 42, 7]
 
 
@@ -94,7 +94,7 @@ def test_several_ranks_equal_the_uncompressed_ones_bit_for_bit(
     assert torch.equal(wanted, found)
 
 
-@pytest.mark.parametrize(("name", "tp"), [("mixed", 4), ("tied", 2), *SLOWER])
+@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), *SLOWER])
 def test_several_ranks_agree_within_the_rounding_of_their_sums(
     name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:

@@ -65,13 +65,13 @@ def test_any_other_form_is_refused(change: object) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not valid JSON"),
-        (b"[]", "JSON object"),
-        (b"{}", "manifest format None"),
+        (b"", "not a manifest .*truncated"),
+        (b"[]", "not a manifest .*object"),
+        (b"{}", "not a manifest .*format_version"),
         (b'{"format_version": 2}', "manifest format 2"),
         (b'{"format_version": 1}', "not a manifest"),
         (b'{"format_version": 1, "ranks": 7}', "not a manifest"),
-        (b'{"a":' * 50_000, "nested|not valid"),
+        (b'{"a":' * 50_000, "not a manifest .*recursion"),
     ],
 )
 def test_what_is_no_manifest(data: bytes, message: str) -> None:
