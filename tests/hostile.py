@@ -213,13 +213,11 @@ DIRECTORIES = [
         "directory: a rank of a huge number",
         "directory",
         lambda f: (f / "model-rank-999999-part-0.safetensors").write_bytes(weights(f).read_bytes()),
-        harmless=True,
     ),
     Case(
         "no manifest, and a rank of a huge number",
         "directory",
         lambda f: ((f / MANIFEST).unlink(), weights(f).rename(f / "model-rank-999999-part-0.safetensors")),
-        harmless=True,
     ),
     Case(
         "no manifest, an info that lies", "directory", lambda f: ((f / MANIFEST).unlink(), _info_lies(f)), harmless=True

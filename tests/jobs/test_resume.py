@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,7 @@ from w8a8sc_tool.errors import InputError, WorkError
 from w8a8sc_tool.jobs import making as making_module
 from w8a8sc_tool.jobs import schedule
 from w8a8sc_tool.jobs.compress import compress, target_folder
+from w8a8sc_tool.jobs.conversion import Conversion
 from w8a8sc_tool.sharded_state import journal as journal_file
 
 from .. import tensors
@@ -130,6 +133,34 @@ def test_damage_is_noticed(tiny: Path, tmp_path: Path) -> None:
         file.write(bytes([byte[0] ^ 4]))
     with pytest.raises(InputError, match=r"not what was written.*--no-resume"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
+
+
+def test_a_journal_that_cannot_be_written_once(
+    tiny: Path, sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not recorded is recorded when the command gives up, though more has been completed meanwhile."""
+    armed: list[bool] = []
+    sync = Conversion.sync
+
+    def slowly(self: Conversion, batch: Any) -> None:
+        if not armed and any(entry.ratios for entries in batch.values() for entry in entries):
+            armed.append(True)
+            time.sleep(0.5)
+        sync(self, batch)
+
+    def fail(what: str, path: Path, details: tuple[Any, ...]) -> None:
+        if what == "writing" and path.name == journal_file.NAME and armed == [True]:
+            armed.append(False)
+            raise OSError(errno.EDQUOT, "quota")
+
+    monkeypatch.setattr(schedule, "ThreadPoolExecutor", ThreadPoolExecutor)
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversion, "sync", slowly)
+        patch.setattr(files, "watcher", fail)
+        with pytest.raises(WorkError, match="quota is used up"):
+            compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
+    (result,) = compress(tiny, tmp_path, tp=[2], name="Tiny", processes=2)
+    assert digests(result.directory) == digests(sealed(2))
 
 
 @pytest.mark.parametrize("lost", [1, 7, 300])

@@ -231,7 +231,7 @@ class Conversion:
     def record(self, batch: Batch) -> None:
         """It is durable: say so in the journals."""
         for number, entries in batch.items():
-            self._makings[number].journal.add(entries)
+            self._makings[number].record(entries)
 
     def _save(self) -> None:
         """Before giving up: record what is complete, if that can be done."""

@@ -45,7 +45,7 @@ class Making:
     made: dict[str, Made] = field(default_factory=dict)  # by module
     finished: Manifest | None = None
     _complete: set[str] = field(default_factory=set)  # modules that are written
-    _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has, or will have
+    _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has
 
     def close(self) -> None:
         for rank in self.ranks:
@@ -158,8 +158,13 @@ class Making:
                 gap = gap or item.compress
             elif name not in self._recorded and not (gap and item.compress):
                 entries.append(self._entry(item, sources))
-                self._recorded.add(name)
         return entries
+
+    def record(self, entries: Iterable[JournalEntry]) -> None:
+        """Say in the journal that modules are complete and durable."""
+        found = list(entries)
+        self.journal.add(found)
+        self._recorded |= {entry.module for entry in found}
 
     def _entry(self, item: PlannedModule, sources: dict[str, str]) -> JournalEntry:
         made = self.made[item.module.name]

@@ -13,6 +13,7 @@ from ..errors import InputError
 
 NAME: Final = "w8a8sc_manifest.json"
 FORMAT_VERSION: Final = 1
+LARGEST_TP: Final = 1024  # nobody has so many chips for one model
 _LARGEST: Final = 64 << 20  # bytes; a tensor takes about 350 of them
 
 
@@ -133,6 +134,8 @@ def parse(data: bytes, where: str) -> Manifest:
         canonical = manifest.to_bytes()
     except ValueError:
         canonical = b""
+    if not 0 < manifest.tensor_parallel_size <= LARGEST_TP:
+        raise InputError(f"tensor-parallel size {manifest.tensor_parallel_size}", where, remedy)
     if canonical != data:
         raise InputError("its content does not match its own digest", where, remedy)
     return manifest

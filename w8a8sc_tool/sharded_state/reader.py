@@ -38,6 +38,9 @@ class ShardedState:
             raise InputError("no model-rank-*-part-*.safetensors file", str(folder), "give a sharded_state directory")
         state = cls(folder, manifest)
         for rank, file in files:
+            if rank >= manifest_file.LARGEST_TP:
+                state.problems.append(Problem(f"there is no rank {rank}", str(file), "remove the file"))
+                continue
             try:
                 if file.is_symlink() and manifest is not None:
                     raise InputError("a sealed directory holds no links", str(file))
