@@ -222,7 +222,12 @@ DIRECTORIES = [
     Case(
         "no manifest, an info that lies", "directory", lambda f: ((f / MANIFEST).unlink(), _info_lies(f)), harmless=True
     ),
-    Case("no manifest, no description", "directory", lambda f: ((f / MANIFEST).unlink(), (f / DESCRIPTION).unlink())),
+    Case(
+        "no manifest, no description",
+        "directory",
+        lambda f: ((f / MANIFEST).unlink(), (f / DESCRIPTION).unlink()),
+        harmless=True,
+    ),
 ]
 
 
