@@ -151,6 +151,8 @@ def test_signals(tmp_path: Path, number: int, code: int, word: str) -> None:
         [sys.executable, "-m", "w8a8sc_tool", "compress", str(source), "-o", str(tmp_path), "-j", "1"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs tests in the background has children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not partial.exists():
             time.sleep(0.01)
