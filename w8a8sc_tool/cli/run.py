@@ -163,11 +163,12 @@ def doctor(device: bool, task: Any, as_json: bool, quiet: bool) -> int:
     if device:
         return _doctor_device(out)
     from ..jobs import doctor as job
+    from ..serving.environment import missing
 
     host = job.this_machine()
     rows = job.examine(host)
-    tasks = [task] if task else ["convert", *(["serve"] if host.has_npu else [])]
-    wrong = [row for row in rows if row.task in tasks and row.ok is False]
+    tasks: list[Any] = [task] if task else ["convert", *(["serve"] if host.has_npu else [])]
+    wrong = [row for wanted in tasks for row in missing(rows, wanted)]
     out.document({"ok": not wrong, "judged": tasks, "rows": [_row_document(row) for row in rows]})
     _show_rows(rows, tasks, out)
     return 4 if wrong else 0

@@ -24,8 +24,6 @@ class Linear:
         self, name: str, tensors: Mapping[str, Tensor], *, sum_over_ranks: bool, rank: int, device: torch.device
     ) -> None:
         """tensors: the layer's, by leaf. Raises InputError if they make no layer."""
-        self.name = name
-        self.sum_over_ranks = sum_over_ranks
         self.kind = _kind(name, tensors)
         parts = {leaf: tensor.to(device) for leaf, tensor in tensors.items()}
         self._weight = parts["weight"]
