@@ -78,3 +78,9 @@ def test_public_names_exist() -> None:
         assert getattr(w8a8sc_tool, name) is not None
     with pytest.raises(AttributeError):
         _ = w8a8sc_tool.nothing  # type: ignore[attr-defined]
+
+
+def test_what_only_starts_workers_loads_no_kernels() -> None:
+    """Half a second of every command otherwise, before its workers even start."""
+    for job in ("compress", "verify", "compare", "inspect", "doctor"):
+        assert "numba" not in loaded_by(f"import w8a8sc_tool.jobs.{job}"), job

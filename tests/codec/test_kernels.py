@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from w8a8sc_tool.codec import cache, decode_matrix, encode_matrix
 from w8a8sc_tool.codec import decode as decoder
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec import encode as encoder
 
 KERNELS = (encoder.encode_tiles, encoder.count_tiles, encoder.rank_counts, decoder.decode_tiles)
 
 ROUND_TRIP = """
 import numpy as np
-from w8a8sc_tool.codec import decode_matrix, encode_matrix, jit
+from w8a8sc_tool.codec import cache, decode_matrix, encode_matrix
 encoded = encode_matrix(np.eye(64, 96, dtype=np.int8))
 assert (decode_matrix(encoded.weight, encoded.index, encoded.info) == np.eye(64, 96)).all()
-print(jit.cache_folder())
+print(cache.cache_folder())
 """
 
 
@@ -55,6 +55,38 @@ def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == before
 
 
+def test_a_folder_is_complete_for_one_kind_of_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not cache.is_complete(tmp_path)
+    cache.mark_complete(tmp_path)
+    assert cache.is_complete(tmp_path)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "another")
+    assert not cache.is_complete(tmp_path)
+
+
+WORKERS = """
+from w8a8sc_tool.jobs.pool import Pool
+with Pool(2, "w8a8sc_tool.jobs.verify_worker:Verifier") as pool:
+    for worker in pool.idle():
+        pool.call(worker, "nothing", "check", [], False, False)
+    while pool.busy:
+        pool.wait()
+"""
+
+
+@pytest.mark.slow
+def test_workers_find_compiled_kernels(tmp_path: Path) -> None:
+    """The parent compiles before it starts them, the first time, and does not even load them later."""
+    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
+    found = []
+    for expected in (1, 0):
+        result = subprocess.run(
+            [sys.executable, "-c", WORKERS], env=environment, capture_output=True, text=True, check=True
+        )
+        assert result.stderr.count("compiling kernels") == expected
+        found.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 def test_compiling_is_told_once(tmp_path: Path) -> None:
     environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
@@ -69,22 +101,20 @@ def test_kernels_of_an_image_are_used_where_nothing_can_be_written_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read-only folder with kernels in it, then one that can be written: they are copied, not compiled."""
-    from w8a8sc_tool.codec import jit
-
     image, home = tmp_path / "image", tmp_path / "home"
-    monkeypatch.setattr(jit, "_candidates", lambda: [image])
-    made = jit.cache_folder()
+    monkeypatch.setattr(cache, "_candidates", lambda: [image])
+    made = cache.cache_folder()
     assert made is not None
     (made / "x.nbc").write_bytes(b"compiled")
-    monkeypatch.setattr(jit, "_candidates", lambda: [image, home])
-    monkeypatch.setattr(jit.tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
+    monkeypatch.setattr(cache, "_candidates", lambda: [image, home])
+    monkeypatch.setattr(cache.tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
 
     def refuse(folder: Path) -> object:
         if image in folder.parents:
             raise PermissionError
         return tempfile.SpooledTemporaryFile()
 
-    used = jit.cache_folder()
+    used = cache.cache_folder()
     assert used is not None and home in used.parents
     assert (used / "x.nbc").read_bytes() == b"compiled"
 
@@ -98,8 +128,8 @@ def test_works_without_any_writable_folder(tmp_path: Path) -> None:
 
 
 def test_cache_folder_without_a_home(tmp_path: Path) -> None:
-    script = "import pathlib\nfrom w8a8sc_tool.codec import jit\n"
+    script = "import pathlib\nfrom w8a8sc_tool.codec import cache\n"
     script += "pathlib.Path.home = classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError()))\n"
-    script += "print(len(jit._candidates()))"
+    script += "print(len(cache._candidates()))"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "W8A8SC_CACHE_DIR")}
     assert run(environment, script) == "2"  # the package's folder and the temporary one

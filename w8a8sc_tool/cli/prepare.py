@@ -21,7 +21,7 @@ def compile_kernels(as_json: bool, quiet: bool) -> None:
     Example:
       RUN pip install w8a8sc && w8a8sc compile
     """
-    from ..codec.jit import CACHE_VARIABLE, cache_folder
+    from ..codec.cache import CACHE_VARIABLE, cache_folder
 
     folder = cache_folder()
     if folder is None:

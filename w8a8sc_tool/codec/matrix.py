@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from . import decode as decoder
 from . import encode as encoder
+from . import jit
 from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
 from .memory import address_of
 from .tables import (
@@ -25,6 +26,8 @@ from .tables import (
     Sparsity,
 )
 from .tiling import Tiling
+
+jit.all_compiled()  # by the two modules of kernels imported above
 
 Dictionary = Literal["tile", "matrix"]
 Int8 = npt.NDArray[np.int8]

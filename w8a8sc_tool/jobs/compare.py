@@ -11,10 +11,10 @@ from typing import Any
 from ..errors import InputError
 from ..safetensors_file import TensorInfo
 from ..sharded_state import ShardedState
+from .finding import Place
 from .machine import default_processes
 from .pool import Pool
 from .progress import Progress, Silent
-from .verify_worker import Place
 
 Tensors = dict[str, Place]
 

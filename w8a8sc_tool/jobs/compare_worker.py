@@ -11,7 +11,7 @@ from ..codec import CodecError, Sparsity, decode_matrix
 from ..codec.coding import coding_of
 from ..errors import InputError
 from ..safetensors_file import TensorFile
-from .verify_worker import Place
+from .finding import Place
 
 _COMPRESSED = ("weight", "index", "info")
 

@@ -13,13 +13,12 @@ from ..checkpoint import Checkpoint, SourceTensor
 from ..errors import InputError, WorkError
 from ..plan import Plan
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
-from .convert_worker import Answer, Claim, Key, Unit
 from .making import CODEC_VERSION, Making
 from .pool import Pool
 from .progress import Progress
 from .schedule import Schedule
 from .source_identity import identity, read_identity, shallow_identity
-from .vendor import temporary_folder
+from .unit import Answer, Claim, Key, Unit
 from .verify import verify
 
 _HANDLER: Final = "w8a8sc_tool.jobs.convert_worker:Converter"
@@ -138,6 +137,8 @@ class Conversion:
         with ExitStack() as stack:
             vendor = None
             if self._backend.executor is not None:
+                from .vendor import temporary_folder  # it brings the codec along
+
                 vendor = (str(stack.enter_context(temporary_folder())), self._backend.executor)
             pool = stack.enter_context(Pool(self._processes, _HANDLER, paths, plan.options.max_ratio, vendor))
             self._take_earlier(pool, earlier)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ..backends.msmodelslim import installed_executor
-from ..codec.jit import cache_folder
+from ..codec.cache import cache_folder
 from ..serving.environment import Host, Row, rows
 from .machine import cores, free_memory
 

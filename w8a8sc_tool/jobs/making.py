@@ -28,7 +28,7 @@ from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
 from ..sharded_state.rank_file import file_name
 from . import side_files
-from .convert_worker import Claim, Made
+from .unit import Claim, Made
 
 CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
 

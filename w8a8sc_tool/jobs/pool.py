@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from ..codec.cache import ensure_compiled
 from ..errors import WorkError
 
 _START = (
@@ -76,6 +77,7 @@ class Pool:
 
         threads: how many each worker's libraries may start.
         """
+        ensure_compiled()  # or every worker would do it
         inherited = dict(os.environ) | dict(environment or {})
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):

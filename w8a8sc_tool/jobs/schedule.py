@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
-from .convert_worker import Answer, Key, Unit
 from .pool import Pool
+from .unit import Answer, Key, Unit
 
 # Compressed weights that wait for their place in the file, all workers together; one more per worker is in the making.
 BYTES_IN_FLIGHT: Final = 384 << 20

@@ -29,10 +29,10 @@ from ..plan import Options, PlannedModule, make_plan
 from ..sharded_state import Manifest, ShardedState
 from ..sharded_state import manifest as manifest_file
 from . import side_files
+from .finding import Finding, Place
 from .machine import default_processes
 from .pool import Pool
 from .progress import Progress, Silent
-from .verify_worker import Finding, Place
 
 _DESCRIPTION = "quant_model_description.json"
 

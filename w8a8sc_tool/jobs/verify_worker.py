@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,25 +15,11 @@ from ..errors import InputError
 from ..layouts import Output
 from ..plan import PlannedModule
 from ..plan.produce import blocks, columns_of, joined_rows, rank_groups
-from ..safetensors_file import TensorFile, TensorInfo
+from ..safetensors_file import TensorFile
 from .convert_worker import as_bytes
+from .finding import Finding, Place
 
 _PIECE_BYTES = 8 << 20
-
-
-class Place(msgspec.Struct, frozen=True):
-    """A tensor in a directory: its file, where in it, and the hash it should have (None: unknown)."""
-
-    path: str
-    info: TensorInfo
-    hash: str | None = None
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """Something wrong: what, and where (file and tensor)."""
-
-    what: str
-    where: str
 
 
 class Verifier:
