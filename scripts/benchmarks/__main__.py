@@ -66,6 +66,20 @@ def job(rounds: int, json: str | None, folder: str, layers: tuple[int], tp: tupl
 @group.command()
 @_rounds(5)
 @_json
+@_folder
+@click.option("--memory", default="/dev/shm", show_default=True, help="A folder in memory: 4 GB at all 36 layers.")
+@click.option("--layers", type=int, default=36, show_default=True)
+def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int) -> None:
+    """Conversions with one process, two, ... up to the cores there are, without a disk in the way."""
+    from .scaling import run
+
+    Path(folder).mkdir(exist_ok=True)
+    run(rounds, json, folder, memory, layers)
+
+
+@group.command()
+@_rounds(5)
+@_json
 @click.option("--model", help="A checkpoint to inspect.")
 def start(rounds: int, json: str | None, model: str | None) -> None:
     """How long commands take before they work."""

@@ -40,7 +40,12 @@ def run(rounds: int, json: str | None, folder: str, layers: list[int], sizes: li
                 limit = max(statistics.median(found["disk"]), found["codec"])
                 rows.append(
                     [str(count), str(tp), str(number)]
-                    + [_told(found["job"]), f"{found['verified']:.1f}", _told(found["disk"]), f"{found['codec']:.1f}"]
+                    + [
+                        measure.told_seconds(found["job"]),
+                        f"{found['verified']:.1f}",
+                        measure.told_seconds(found["disk"]),
+                        f"{found['codec']:.1f}",
+                    ]
                     + [f"{statistics.median(found['job']) / limit:.2f}", f"{found['peak'] / 2**20:.0f}"]
                 )
                 print("|", " | ".join(rows[-1]), "|", file=sys.stderr, flush=True)
@@ -57,7 +62,7 @@ def one(model: Path, out: Path, tp: int, processes: int, rounds: int, rates: dic
     for number in range(rounds + 1):
         shutil.rmtree(out, ignore_errors=True)
         os.sync()
-        _warm(model)
+        warm(model)
         last = number == rounds
         run = measure.Peak(command if last else [*command, "--no-verify"])
         if last:
@@ -68,7 +73,7 @@ def one(model: Path, out: Path, tp: int, processes: int, rounds: int, rates: dic
         written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         shutil.rmtree(out)
         os.sync()
-        _warm(model)
+        warm(model)
         found["disk"].append(_copy(model, out.with_name("copy"), written))
     shutil.rmtree(out, ignore_errors=True)
     compressed = sum(row.bytes for row in inspect(model).modules if row.linear and row.quantization == "W8A8S")
@@ -88,7 +93,7 @@ def _rates(rounds: int) -> dict[str, float]:
     return {name: weight.nbytes / statistics.median(seconds) for name, seconds in times.items()}
 
 
-def _warm(model: Path) -> None:
+def warm(model: Path) -> None:
     """Have the source in the page cache."""
     block = bytearray(BLOCK)
     for path in model.glob("*.safetensors"):
@@ -116,7 +121,3 @@ def _copy(model: Path, target: Path, written: int) -> float:
     seconds = time.perf_counter() - started
     target.unlink()
     return seconds
-
-
-def _told(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"

@@ -37,6 +37,11 @@ def told(values: tuple[float, float, float]) -> str:
     return f"{values[1]:.0f} ({values[0]:.0f}-{values[2]:.0f})"
 
 
+def told_seconds(seconds: Sequence[float]) -> str:
+    """Median, with lowest and highest behind it."""
+    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
+
+
 def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows, the first of which are headings, as Markdown."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
