@@ -13,8 +13,8 @@ from . import reference
 
 
 def ranked(counts: np.ndarray, size: int) -> list[int]:
-    split = np.zeros((4, 256), np.int32)
-    split[1], split[3] = counts // 2, counts - counts // 2  # kernels count in four tables
+    split = np.zeros((8, 256), np.int32)
+    split[1], split[6] = counts // 2, counts - counts // 2  # kernels count in eight tables
     dictionary = np.zeros(36, np.uint8)
     rank_counts(split, size, dictionary)
     return dictionary[:size].tolist()

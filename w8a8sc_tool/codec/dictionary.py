@@ -14,22 +14,20 @@ from .memory import load64
 
 @part
 def count_bytes(address, length, counts):
-    """Add the byte values of `length` bytes (a multiple of 8) at `address` to counts (int32 [4, 256]).
+    """Add the byte values of `length` bytes (a multiple of 8) at `address` to counts (int32 [8, 256]).
 
-    Four tables, because counting the same value twice in a row would wait for the first store.
+    A table per byte of a word, because counting the same value again soon would wait for the store before.
     """
     for position in range(0, length, 8):
         word = load64(address + position)
-        low = np.uint32(word)
-        high = np.uint32(word >> np.uint64(32))
-        counts[0, low & np.uint32(255)] += 1
-        counts[1, (low >> np.uint32(8)) & np.uint32(255)] += 1
-        counts[2, (low >> np.uint32(16)) & np.uint32(255)] += 1
-        counts[3, low >> np.uint32(24)] += 1
-        counts[0, high & np.uint32(255)] += 1
-        counts[1, (high >> np.uint32(8)) & np.uint32(255)] += 1
-        counts[2, (high >> np.uint32(16)) & np.uint32(255)] += 1
-        counts[3, high >> np.uint32(24)] += 1
+        counts[0, word & np.uint64(255)] += 1
+        counts[1, word >> np.uint64(8) & np.uint64(255)] += 1
+        counts[2, word >> np.uint64(16) & np.uint64(255)] += 1
+        counts[3, word >> np.uint64(24) & np.uint64(255)] += 1
+        counts[4, word >> np.uint64(32) & np.uint64(255)] += 1
+        counts[5, word >> np.uint64(40) & np.uint64(255)] += 1
+        counts[6, word >> np.uint64(48) & np.uint64(255)] += 1
+        counts[7, word >> np.uint64(56)] += 1
 
 
 @part
@@ -101,10 +99,12 @@ def _heap_sort(pairs, first, last):
 
 @part
 def rank_bytes(counts, size, dictionary):
-    """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; counts: int32 [4, 256], summed over axis 0."""
+    """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; counts: int32 [8, 256], summed over axis 0."""
     pairs = np.empty(256, np.int64)
     for value in range(256):
-        total = np.int64(counts[0, value]) + counts[1, value] + counts[2, value] + counts[3, value]
+        total = np.int64(0)
+        for table in range(8):
+            total += counts[table, value]
         pairs[value] = total * 256 + value
     # Parts still to be split: at most one per level of recursion, and the depth is limited to 16.
     waiting = np.empty((20, 3), np.int64)

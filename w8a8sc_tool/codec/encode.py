@@ -378,7 +378,7 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
     rows_of_tile = min(8, n_fractals)
     codes = np.empty(CODES, np.uint64)
     units = np.empty(CODES, np.uint8)
-    counts = np.empty((4, 256), np.int32)
+    counts = np.empty((8, 256), np.int32)
     dictionary = np.empty(36, np.uint8)
     size = 34 if high else 36
     tile = 0
@@ -417,7 +417,7 @@ TARGET_SLACK = 256
 def count_tiles(source, stride, n, k, counts, scratch):
     """Count the bytes of all tiles of a matrix [n, k] as they are passed, overlap and padding included.
 
-    counts: int32 [2, 4, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one. Counts stay
+    counts: int32 [2, 8, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one. Counts stay
     below 2**31: a matrix has to have fewer bytes than that. scratch: address of SCRATCH_BYTES.
     """
     n_fractals = (n + 15) // 16
@@ -436,5 +436,5 @@ def count_tiles(source, stride, n, k, counts, scratch):
 
 @kernel("void(int32[:,::1], int64, uint8[::1])")
 def rank_counts(counts, size, dictionary):
-    """The `size` most frequent bytes of counts (int32 [4, 256]) in the vendor's order, into dictionary (uint8 [36])."""
+    """The `size` most frequent bytes of counts (int32 [8, 256]) in the vendor's order, into dictionary (uint8 [36])."""
     rank_bytes(counts, size, dictionary)

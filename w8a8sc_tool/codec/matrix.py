@@ -84,7 +84,6 @@ class MatrixEncoder:
         self._high = int(sparsity == "high")
         self._dictionaries: npt.NDArray[np.uint8] = np.empty((0, 36), np.uint8)
         self._scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
-        self._target = np.empty(0, np.int8)
         self._parts: list[EncodedTiles] = []
         self._tiles = 0
         self.weight_bytes = 0
@@ -122,14 +121,14 @@ class MatrixEncoder:
             raise ValueError("the columns of a block must be contiguous")
         width = -(-columns // FRACTAL_COLUMNS)
         room = (last - first) * tiling.tile_n_fractals * width * FRACTAL_BYTES + encoder.TARGET_SLACK
-        if self._target.nbytes < room:
-            self._target = np.empty(room, np.int8)
+        target = np.empty(room, np.int8)
         entries = np.zeros((last - first) * (last_k_tile - first_k_tile), np.uint64)
         used = encoder.encode_tiles(
             *(address_of(rows), rows.strides[0], begin, tiling.n, columns, first, last, self._high),
-            *(self._dictionaries, address_of(self._target), entries, address_of(self._scratch)),
+            *(self._dictionaries, address_of(target), entries, address_of(self._scratch)),
         )
-        return EncodedTiles(self._target[:used].copy(), entries)
+        target.resize(used, refcheck=False)  # in place: only what was written has ever been touched
+        return EncodedTiles(target, entries)
 
     def append(self, tiles: EncodedTiles) -> None:
         """Add tiles, which must be the next ones in index order, encoded here or elsewhere."""
@@ -173,10 +172,9 @@ def encode_matrix(weight: Int8, *, sparsity: Sparsity = "low", dictionary: Dicti
     work = MatrixEncoder(*weight.shape, sparsity=sparsity)
     if dictionary == "matrix":
         work.use_dictionaries(*_matrix_dictionaries(weight, sparsity))
-    for first, last in work.blocks():
-        work.feed(weight[first:last])
-    chunks, index, info = work.finish()
-    return EncodedMatrix(np.concatenate(chunks), index, info)
+    work.feed(weight)  # at once: pieces would have to be joined
+    (payloads,), index, info = work.finish()
+    return EncodedMatrix(payloads, index, info)
 
 
 def decode_matrix(
@@ -297,7 +295,7 @@ def _tiling(n: int, k: int) -> Tiling:
 
 def _matrix_dictionaries(weight: Int8, sparsity: Sparsity) -> list[npt.NDArray[np.uint8]]:
     """Dictionaries of matrix scope: for the full k-tiles and for the narrower last one."""
-    counts = np.zeros((2, 4, 256), np.int32)
+    counts = np.zeros((2, 8, 256), np.int32)
     scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
     n, k = weight.shape
     encoder.count_tiles(address_of(weight), weight.strides[0], n, k, counts, address_of(scratch))
