@@ -41,7 +41,7 @@ def codec(rounds: int, json: str | None, executor: Path | None) -> None:
 @_json
 @_folder
 def stages(rounds: int, json: str | None, folder: str) -> None:
-    """Every stage of the work, alone."""
+    """Every stage of the work, alone, and the steps of encoding."""
     from .stages import run
 
     Path(folder).mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from w8a8sc_tool.checkpoint.convert import to_float16
 from w8a8sc_tool.checkpoint.reader import SourceReader
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
 
-from . import measure, weights
+from . import measure, steps, weights
 
 ROWS = 2048
 BLOCK = 8 << 20
@@ -30,7 +30,7 @@ def run(rounds: int, json: str | None, folder: str) -> None:
     rows = [["stage", "MB/s of its input", "of encoding"]]
     rows += [[name, measure.told(value), f"{value[1] / found['encode'][1]:.1f}"] for name, value in found.items()]
     measure.table(rows)
-    measure.save(json, "stages", found)
+    measure.save(json, "stages", {"stages": found, "steps": steps.run(rounds)})
 
 
 def _tasks(place: Path) -> dict[str, tuple[Callable[[], Any], int]]:
