@@ -125,69 +125,92 @@ def _embedding(entry: Embedding, layer: int, tp: int) -> Module:
     return Module(entry.name, "embedding", layer, "FLOAT", (output,), (Source(source, FLOATING, shape),))
 
 
+class _Linear:
+    """A linear layer's tensors at a tensor-parallel size: which rows and columns each rank has, outputs and sources."""
+
+    def __init__(self, entry: Linear, tp: int) -> None:
+        ranks = range(tp)
+        self._entry = entry
+        self._tp = tp
+        if entry.cut == "rows":
+            self.k = entry.k
+            self._rows = tuple(tuple(part.range(rank, tp) for part in entry.of) for rank in ranks)
+            self._columns = ((0, 0),) * tp
+        else:
+            self.k = entry.k // tp
+            self._rows = (tuple((0, part.n) for part in entry.of),) * tp
+            self._columns = tuple((rank * self.k, (rank + 1) * self.k) for rank in ranks)
+        self.n = sum(last - first for first, last in self._rows[0])
+        self.outputs: list[Output] = []
+        self.sources: list[Source] = []
+
+    def matrix(self, dtype: str, conversion: Conversion, allowed: Sequence[str]) -> None:
+        """The weight, cut into rows or columns."""
+        of = self._entry.of
+        slices = tuple(
+            tuple(Slice(f"{part.name}.weight", *edges, *columns) for part, edges in zip(of, rows))
+            for rows, columns in zip(self._rows, self._columns)
+        )
+        self._add("weight", dtype, (self.n, self.k), conversion, slices)
+        self.sources += [Source(f"{part.name}.weight", tuple(allowed), (part.n, self._entry.k)) for part in of]
+
+    def per_row(
+        self, leaf: str, dtype: str, conversion: Conversion, allowed: Sequence[str], tail: tuple[int, ...]
+    ) -> None:
+        """A value per output feature: cut with the rows, else whole on every rank."""
+        of = self._entry.of
+        slices = tuple(
+            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, edges in zip(of, rows)) for rows in self._rows
+        )
+        self._add(leaf, dtype, (self.n, *tail), conversion, slices)
+        self.sources += [Source(f"{part.name}.{leaf}", tuple(allowed), (part.n, *tail)) for part in of]
+
+    def scalar(self, leaf: str, dtype: str, conversion: Conversion) -> None:
+        """A value per layer. vLLM copies the members' one after the other; the last in the order of names stays."""
+        last = max(part.name for part in self._entry.of)
+        self._add(leaf, dtype, (1,), conversion, ((Slice(f"{last}.{leaf}", 0, 1),),) * self._tp)
+        self.sources += [Source(f"{part.name}.{leaf}", FLOATING, (1,)) for part in self._entry.of]
+
+    def constant(self, leaf: str, dtype: str, conversion: Conversion) -> None:
+        """A value that the checkpoint does not have."""
+        self._add(leaf, dtype, (1,), conversion, ((),) * self._tp)
+
+    def _add(
+        self,
+        leaf: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        conversion: Conversion,
+        slices: tuple[tuple[Slice, ...], ...],
+    ) -> None:
+        self.outputs.append(Output(f"{self._entry.name}.{leaf}", dtype, shape, conversion, slices))
+
+
 def _linear(entry: Linear, layer: int, tp: int, quantization: str, target: Target) -> Module:
-    ranks = range(tp)
-    if entry.cut == "rows":
-        k = entry.k
-        rows = tuple(tuple(part.range(rank, tp) for part in entry.of) for rank in ranks)
-        columns = ((0, 0),) * tp
-        n = sum(last - first for first, last in rows[0])
-    else:
-        k = entry.k // tp
-        rows = (tuple((0, part.n) for part in entry.of),) * tp
-        columns = tuple((rank * k, (rank + 1) * k) for rank in ranks)
-        n = sum(part.n for part in entry.of)
-    outputs: list[Output] = []
-    sources: list[Source] = []
-
-    def matrix(leaf: str, dtype: str, conversion: Conversion, allowed: Sequence[str]) -> None:
-        slices = tuple(
-            tuple(Slice(f"{part.name}.{leaf}", *edges, *columns[rank]) for part, edges in zip(entry.of, rows[rank]))
-            for rank in ranks
-        )
-        outputs.append(Output(f"{entry.name}.{leaf}", dtype, (n, k), conversion, slices))
-        sources.extend(Source(f"{part.name}.{leaf}", tuple(allowed), (part.n, entry.k)) for part in entry.of)
-
-    def per_row(leaf: str, dtype: str, conversion: Conversion, allowed: Sequence[str], tail: tuple[int, ...]) -> None:
-        slices = tuple(
-            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, edges in zip(entry.of, rows[rank])) for rank in ranks
-        )
-        outputs.append(Output(f"{entry.name}.{leaf}", dtype, (n, *tail), conversion, slices))
-        sources.extend(Source(f"{part.name}.{leaf}", tuple(allowed), (part.n, *tail)) for part in entry.of)
-
-    def scalar(leaf: str, dtype: str, conversion: Conversion) -> None:
-        # vLLM copies the members' scalars one after the other; the last in the order of their names stays.
-        last = max(part.name for part in entry.of)
-        outputs.append(
-            Output(f"{entry.name}.{leaf}", dtype, (1,), conversion, ((Slice(f"{last}.{leaf}", 0, 1),),) * tp)
-        )
-        sources.extend(Source(f"{part.name}.{leaf}", FLOATING, (1,)) for part in entry.of)
-
-    def constant(leaf: str, dtype: str, conversion: Conversion) -> None:
-        outputs.append(Output(f"{entry.name}.{leaf}", dtype, (1,), conversion, ((),) * tp))
-
+    tensors = _Linear(entry, tp)
     if quantization in ("FLOAT", "W16A16S"):
-        matrix("weight", "F16", "float16", FLOATING)
+        tensors.matrix("F16", "float16", FLOATING)
     elif quantization == "W8A8_DYNAMIC":
-        matrix("weight", "I8", "int8", ("I8",))
-        per_row("weight_scale", "F32", "float32", FLOATING, (1,))
-        per_row("weight_offset", "F32", "float32", FLOATING, (1,))
+        tensors.matrix("I8", "int8", ("I8",))
+        tensors.per_row("weight_scale", "F32", "float32", FLOATING, (1,))
+        tensors.per_row("weight_offset", "F32", "float32", FLOATING, (1,))
         if target != "0.18":
-            constant("input_scale", "F16", "ones")
-            constant("input_offset", "I8", "zeros")
+            tensors.constant("input_scale", "F16", "ones")
+            tensors.constant("input_offset", "I8", "zeros")
     else:
-        matrix("weight", "I8", "int8", ("I8",))
-        scalar("input_scale", "F16", "float16")
-        scalar("input_offset", "I8", "offset")
-        per_row("quant_bias", "I32", "int32", ("I32",), ())
-        per_row("deq_scale", "I64", "scale_bits", ("I64", "F32"), ())
+        tensors.matrix("I8", "int8", ("I8",))
+        tensors.scalar("input_scale", "F16", "float16")
+        tensors.scalar("input_offset", "I8", "offset")
+        tensors.per_row("quant_bias", "I32", "int32", ("I32",), ())
+        tensors.per_row("deq_scale", "I64", "scale_bits", ("I64", "F32"), ())
     if quantization == "W8A8":
-        per_row("weight_scale", "F16", "float16", FLOATING, (1,))
-        per_row("weight_offset", "F16", "float16", FLOATING, (1,))
+        tensors.per_row("weight_scale", "F16", "float16", FLOATING, (1,))
+        tensors.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
     if entry.bias:
-        per_row("bias", "F16", "float16", FLOATING, ())
+        tensors.per_row("bias", "F16", "float16", FLOATING, ())
     members = tuple(Member(part.name, part.n) for part in entry.of)
-    return Module(*(entry.name, "linear", layer, quantization, tuple(outputs), tuple(sources), members), n=n, k=k)
+    found = (tuple(tensors.outputs), tuple(tensors.sources), members)
+    return Module(*(entry.name, "linear", layer, quantization), *found, n=tensors.n, k=tensors.k)
 
 
 def valid_sizes(config: ModelConfig) -> list[int]:
