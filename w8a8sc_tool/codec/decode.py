@@ -394,10 +394,14 @@ def _is_canonical(payload, bytes_, length, dictionary, codes, units, scratch):
 
 
 @part
-def _load_raw(payload, length, shares):
+def _load_raw(payload, bytes_, length, shares):
+    """Copy a bypass tile into its four shares; returns what is wrong, and the engine."""
+    if bytes_ != 4 * length:
+        return _BYPASS_LENGTH, 0
     for engine in range(4):
         for position in range(0, length, 32):
             copy32(payload_address(payload, engine, position), shares + engine * SHARE_STRIDE + position)
+    return OK, 0
 
 
 @kernel(
@@ -445,16 +449,13 @@ def decode_tiles(
             width = min(8, k_fractals - left)
             length = rows_of_tile * width * 128
             bytes_ = np.int64(index[tile] & np.uint64(511)) * 128
-            wrong, engine = np.int64(OK), np.int64(0)
             if index[tile] & np.uint64(1 << 15):
                 wrong, engine = _decode_coded(payload, bytes_, length, sparsity, dictionary, symbols, done, scratch)
                 known = wrong == OK and canonical != 0
                 if known and not _is_canonical(payload, bytes_, length, dictionary, codes, units, scratch):
                     wrong = _NOT_CANONICAL
-            elif bytes_ != 4 * length:
-                wrong = _BYPASS_LENGTH
             else:
-                _load_raw(payload, length, scratch)
+                wrong, engine = _load_raw(payload, bytes_, length, scratch)
             if wrong == OK:
                 corner = target + (top - first_row) * stride + left * 32
                 clean = collect_tile(
