@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from w8a8sc_tool.jobs import making as making_module
 from w8a8sc_tool.jobs import schedule
 from w8a8sc_tool.jobs.compress import compress, target_folder
 from w8a8sc_tool.jobs.conversion import Conversion
+from w8a8sc_tool.sharded_state import RankFile
 from w8a8sc_tool.sharded_state import journal as journal_file
 
 from .. import tensors
@@ -184,6 +186,38 @@ def test_a_directory_that_was_sealed_but_not_put_in_place(
     compress(tiny, tmp_path, tp=[2], name="Tiny", processes=2, progress=watch)
     assert "compressing" not in watch.totals
     assert digests(target) == digests(sealed(2))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 100)], ids=["removed", "cut"])
+def test_a_sealed_directory_that_has_lost_a_file_is_made_again(
+    damage: Callable[[Path], None], tiny: Path, sealed: Callable[[int], Path], tmp_path: Path
+) -> None:
+    target = target_folder(tmp_path, "Tiny", 2)
+    partial = target.with_name(target.name + ".partial")
+    target.parent.mkdir(parents=True)
+    shutil.copytree(sealed(2), partial)
+    damage(partial / "model-rank-1-part-0.safetensors")
+    compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
+    assert digests(target) == digests(sealed(2))
+
+
+def test_a_file_that_is_removed_in_the_making(
+    tiny: Path, sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sealed then, not even unread, and the same command finishes."""
+    finish = RankFile.finish
+
+    def lose(self: RankFile) -> object:
+        found = finish(self)
+        self.path.unlink()
+        return found
+
+    monkeypatch.setattr(RankFile, "finish", lose)
+    with pytest.raises(WorkError, match="was removed or cut while it was in the making"):
+        compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, verify_output=False)
+    monkeypatch.undo()
+    (result,) = compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
+    assert digests(result.directory) == digests(sealed(2))
 
 
 def test_two_runs_on_one_target(tiny: Path, tmp_path: Path) -> None:

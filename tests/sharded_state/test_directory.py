@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from w8a8sc_tool.errors import InputError, WorkError
@@ -17,7 +19,7 @@ def make(target: Path, content: bytes = b"new", *, overwrite: bool = False) -> N
     with SealedDirectory(target, overwrite=overwrite) as directory:
         directory.write_file("a.json", content)
         assert not target.exists() or overwrite
-        directory.seal(example())
+        directory.seal(msgspec.structs.replace(example(), ranks=[], files=directory.side_files))
         directory.publish()
 
 
@@ -41,6 +43,16 @@ def test_a_failure_leaves_only_the_partial_folder(tmp_path: Path) -> None:
         assert not directory.clear()
     make(tmp_path / "y")
     assert names(tmp_path) == {"y"}
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"1234")], ids=["gone", "longer"])
+def test_what_is_not_whole_is_not_sealed(damage: Callable[[Path], object], tmp_path: Path) -> None:
+    with SealedDirectory(tmp_path / "y", overwrite=False) as directory:
+        directory.write_file("a.json", b"123")
+        damage(directory.partial / "a.json")
+        with pytest.raises(WorkError, match=r"a\.json: run the same command again"):
+            directory.seal(msgspec.structs.replace(example(), ranks=[], files=directory.side_files))
+    assert names(tmp_path / ("y" + PARTIAL)) <= {"a.json"}
 
 
 def test_existing_targets(tmp_path: Path) -> None:

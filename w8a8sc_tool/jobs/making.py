@@ -81,15 +81,16 @@ class Making:
         return found[1]
 
     def was_sealed(self, expected: dict[str, object]) -> Manifest | None:
-        """The manifest, if an earlier run sealed the directory and what it says is as expected."""
+        """The manifest, if an earlier run sealed the directory, all its files are there, and it is as expected."""
         if (self.sealed.partial / journal_file.NAME).exists():
             return None
         try:
             manifest = manifest_file.load(self.sealed.partial)
         except InputError:
             return None
-        same = manifest is not None and all(getattr(manifest, key) == value for key, value in expected.items())
-        return manifest if same else None
+        if manifest is None or self.sealed.absent(manifest):
+            return None
+        return manifest if all(getattr(manifest, key) == value for key, value in expected.items()) else None
 
     def _announce(self, *, resume: bool) -> None:
         """Open the rank files, with the place of everything whose size is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -97,8 +98,19 @@ class SealedDirectory:
         """The side files so far, by name."""
         return sorted(self._side_files, key=lambda entry: entry.file)
 
+    def absent(self, manifest: Manifest) -> list[str]:
+        """The files that a manifest names and that are not there, or not with that size."""
+        wanted = {rank.file: rank.size for rank in manifest.ranks} | {file.file: file.size for file in manifest.files}
+        return [name for name, size in wanted.items() if not _is_file_of(self.partial / name, size)]
+
     def seal(self, manifest: Manifest) -> None:
-        """Write the manifest, the last file; all files and their names are durable then."""
+        """Write the manifest, the last file; all files and their names are durable then.
+
+        Raises WorkError if a file has gone meanwhile.
+        """
+        if absent := self.absent(manifest):
+            what = "was removed or cut while it was in the making"
+            raise WorkError(what, str(self.partial / absent[0]), "run the same command again")
         files.sync_folder(self.partial)
         self.write_file(manifest_file.NAME, manifest.to_bytes())
         files.sync_folder(self.partial)
@@ -112,6 +124,14 @@ class SealedDirectory:
         files.sync_folder(self.target.parent)
         if self._replaced.exists():
             files.remove(self._replaced)
+
+
+def _is_file_of(path: Path, size: int) -> bool:
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def recover(target: Path) -> None:
