@@ -68,6 +68,6 @@ def run(rounds: int) -> dict[str, float]:
     added = {name: after - before for name, before, after in zip(STEPS, [0.0, *upto], upto)}
     measure.table(
         [["step of encoding", "ns per byte", "of all"]]
-        + [[name, f"{value:.2f}", f"{100 * value / upto[-1]:.0f} %"] for name, value in added.items()]
+        + [[name, f"{max(value, 0):.2f}", f"{100 * max(value, 0) / upto[-1]:.0f} %"] for name, value in added.items()]
     )
     return added
