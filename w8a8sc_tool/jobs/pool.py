@@ -82,8 +82,8 @@ class Pool:
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             inherited[variable] = str(threads)
-        # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew. 32 MiB is the
-        # most that it takes as the first (DEFAULT_MMAP_THRESHOLD_MAX); what is kept is bounded by what is in flight.
+        # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew. 32 MiB is
+        # the most that the first may be (DEFAULT_MMAP_THRESHOLD_MAX); what is kept is bounded by what is in flight.
         inherited |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
         self._workers: list[_Worker] = []
         try:
