@@ -17,7 +17,7 @@ from .job import warm
 
 
 def run(rounds: int, json: str | None, folder: str, memory: str, layers: int) -> None:
-    """A row per number of processes, in turns. FLOAT layers and embeddings are left out: they are for the disk."""
+    """A row per number of processes, in turns. No FLOAT layers and a small vocabulary: those are for the disk."""
     model = Path(folder) / f"Scaling{layers}-w8a8s"
     if not model.exists():
         synthesize(model, "qwen3-8b", layers=layers, vocabulary=4096, types=[])

@@ -150,10 +150,14 @@ def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> Non
                 _mutate(copy / name, chance, bits)
 
             def act(copy=copy) -> str:
+                quick = chance.random() < 0.5
                 try:
-                    report = verify(copy, processes=1, quick=chance.random() < 0.5)
+                    report = verify(copy, processes=1, quick=quick)
                 except InputError:
                     return "refused"
+                changed = any(path.read_bytes() != (folder / path.name).read_bytes() for path in copy.iterdir())
+                if changed and not report.findings and not quick and (copy / manifest_file.NAME).exists():
+                    raise AssertionError("damage that hashes show was not found")
                 return "found" if report.findings else "nothing found"
 
             def back(copy=copy, place=place) -> str:
