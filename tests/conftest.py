@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from w8a8sc_tool.checkpoint.synthesize import synthesize
-from w8a8sc_tool.jobs.compress import compress, target_folder
+from w8a8sc_tool.conversion.convert import target_folder
+from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 
 @pytest.fixture(scope="session")

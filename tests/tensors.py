@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from w8a8sc_tool.safetensors_file import DTYPES
+from w8a8sc_tool.io.safetensors import DTYPES
 
 Content = dict[str, tuple[str, list[int], bytes]]
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-VERSION = "0.1.0"
+from ._version import VERSION
+
 __version__ = VERSION
 
 # Everything is imported on first use: `import w8a8sc_tool` loads neither numpy nor numba.
 _PUBLIC = {
     "compress": "jobs.compress",
     "plan": "jobs.compress",
-    "verify": "jobs.verify",
-    "compare": "jobs.compare",
+    "verify": "checking.verify",
+    "compare": "checking.compare",
     "reshard": "jobs.reshard",
     "to_checkpoint": "jobs.reshard",
     "fit": "jobs.serving",
     "generate": "jobs.generate",
     "inspect": "jobs.inspect",
-    "synthesize": "checkpoint.synthesize",
+    "synthesize": "synthesis.synthesize",
     "encode_matrix": "codec",
     "decode_matrix": "codec",
     "W8A8SCError": "errors",
@@ -30,6 +31,8 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from .checking.compare import compare as compare
+    from .checking.verify import verify as verify
     from .codec import decode_matrix as decode_matrix
     from .codec import encode_matrix as encode_matrix
     from .errors import InputError as InputError
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .errors import W8A8SCError as W8A8SCError
     from .errors import WorkError as WorkError
-    from .jobs.compare import compare as compare
     from .jobs.compress import compress as compress
     from .jobs.compress import plan as plan
     from .jobs.generate import generate as generate
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
     from .jobs.reshard import reshard as reshard
     from .jobs.reshard import to_checkpoint as to_checkpoint
     from .jobs.serving import fit as fit
-    from .jobs.verify import verify as verify
 
 __all__ = ["VERSION", *_PUBLIC]  # noqa: PLE0604
 

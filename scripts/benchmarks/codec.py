@@ -12,7 +12,7 @@ import numpy as np
 import zstandard
 
 from tests.codec import reference
-from w8a8sc_tool.backends.msmodelslim import executor_path, installed_executor
+from w8a8sc_tool.backends.msmodelslim.installed import executor_path, installed_executor
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec.tables import FRACTAL_COLUMNS, FRACTAL_ROWS
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from w8a8sc_tool import hashing, inspect
-from w8a8sc_tool.checkpoint.synthesize import synthesize
+from w8a8sc_tool import inspect
 from w8a8sc_tool.codec import encode_matrix
+from w8a8sc_tool.io import hashing
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure, weights
 

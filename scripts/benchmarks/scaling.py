@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from w8a8sc_tool.checkpoint.synthesize import synthesize
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
 from .job import warm

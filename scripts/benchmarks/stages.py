@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from w8a8sc_tool import hashing
 from w8a8sc_tool.checkpoint import SourceTensor
-from w8a8sc_tool.checkpoint.convert import to_float16
 from w8a8sc_tool.checkpoint.reader import SourceReader
+from w8a8sc_tool.checkpoint.values import to_float16
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.io import hashing
 
 from . import measure, steps, weights
 

@@ -33,7 +33,7 @@ def gaussian(shape: tuple[int, int], sigma: float, seed: int = 2) -> Int8:
 
 def recipe(rows: int) -> Int8:
     """Rows of a layer as `w8a8sc synthesize` makes them, 4096 wide."""
-    from w8a8sc_tool.checkpoint.synthesize import synthesize
+    from w8a8sc_tool.synthesis.synthesize import synthesize
 
     with tempfile.TemporaryDirectory() as folder:
         model = synthesize(Path(folder) / "model", "qwen3-8b", layers=1, vocabulary=320, types=[])

@@ -16,9 +16,9 @@ with atheris.instrument_imports(include=["w8a8sc_tool"]):
     from w8a8sc_tool.checkpoint import config, description
     from w8a8sc_tool.checkpoint.checkpoint import _weight_files
     from w8a8sc_tool.errors import InputError
+    from w8a8sc_tool.io.safetensors import TensorFile
     from w8a8sc_tool.layouts import ARCHITECTURES
-    from w8a8sc_tool.plan import preset
-    from w8a8sc_tool.safetensors_file import TensorFile
+    from w8a8sc_tool.planning import preset
     from w8a8sc_tool.sharded_state import Journal, manifest
 
 

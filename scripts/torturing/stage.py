@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w8a8sc_tool.checkpoint import synthesize as synthesizer
+from w8a8sc_tool.synthesis import synthesize as synthesizer
 
 INJECT = Path(__file__).parent / "inject"
 SECONDS = 120.0  # what a run may take before it counts as hanging

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from w8a8sc_tool import hashing
 from w8a8sc_tool.checkpoint import SourceTensor
 from w8a8sc_tool.checkpoint.reader import SourceReader
 from w8a8sc_tool.errors import WorkError
-from w8a8sc_tool.safetensors_file import TensorFile
+from w8a8sc_tool.io import hashing
+from w8a8sc_tool.io.safetensors import TensorFile
 
 
 @pytest.fixture

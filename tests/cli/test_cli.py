@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.jobs.compress import target_folder
+from w8a8sc_tool.conversion.convert import target_folder
 
 COMMANDS = (
     *("compress", "reshard", "decompress", "batch", "verify", "compare", "inspect", "generate", "serve", "fit"),

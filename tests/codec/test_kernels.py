@@ -65,7 +65,7 @@ def test_a_folder_is_complete_for_one_kind_of_machine(tmp_path: Path, monkeypatc
 
 WORKERS = """
 from w8a8sc_tool.jobs.pool import Pool
-with Pool(2, "w8a8sc_tool.jobs.verify_worker:Verifier") as pool:
+with Pool(2, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
     for worker in pool.idle():
         pool.call(worker, "nothing", "check", [], False, False)
     while pool.busy:

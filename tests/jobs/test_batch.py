@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from w8a8sc_tool.cli.main import run
+from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.errors import InputError, MissingError
 from w8a8sc_tool.jobs import batch as job
-from w8a8sc_tool.jobs.compress import target_folder
 
 from .test_compress import digests
 

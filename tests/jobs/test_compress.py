@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from w8a8sc_tool.checkpoint.synthesize import MODELS, Model, synthesize
+from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.codec import decode_matrix
+from w8a8sc_tool.conversion.convert import Compressed, target_folder
 from w8a8sc_tool.errors import InputError, UsageError, WorkError
-from w8a8sc_tool.jobs.compress import Compressed, compress, model_name, plan, target_folder
-from w8a8sc_tool.jobs.verify import verify
+from w8a8sc_tool.jobs.compress import compress, model_name, plan
+from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 
 from .. import tensors
 from ..conftest import edit_json
@@ -307,7 +308,7 @@ def test_source_that_shrinks_during_the_work(tiny_copy: Path, tmp_path: Path) ->
 def test_a_read_back_that_fails_is_not_put_in_place(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from w8a8sc_tool.jobs import conversion as job
+    from w8a8sc_tool.conversion import conversion as job
 
     def damaged(directory: Path, **arguments: object) -> object:
         path = directory / "model-rank-0-part-0.safetensors"

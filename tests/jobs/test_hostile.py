@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.errors import W8A8SCError
 from w8a8sc_tool.jobs import batch
 from w8a8sc_tool.jobs.compress import plan
 from w8a8sc_tool.jobs.inspect import inspect
-from w8a8sc_tool.jobs.verify import verify
 
 from .. import hostile
 

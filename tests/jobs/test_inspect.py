@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.checkpoint.synthesize import synthesize
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.inspect import inspect
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 
 def test_checkpoint(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from w8a8sc_tool.backends import native
-from w8a8sc_tool.checkpoint.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.codec import decode_matrix
+from w8a8sc_tool.conversion.worker import Converter
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.compress import compress
-from w8a8sc_tool.jobs.convert_worker import Converter
 from w8a8sc_tool.jobs.reshard import reshard, to_checkpoint
+from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 
 from .. import tensors
-from .test_compare import recoded
+from ..checking.test_compare import recoded
 from .test_compress import digests
 
 MIXED = [
@@ -90,7 +90,7 @@ def test_tiles_are_moved_where_no_cut_goes_through_them(
         return found
 
     monkeypatch.setattr(native.MatrixEncoder, "encode", counted)
-    monkeypatch.setattr("w8a8sc_tool.jobs.conversion.Pool", InProcess)
+    monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
     reshard(made("mixed", 1), tmp_path, tp=[2], verify_output=False)
     assert encoded == []
     reshard(made("tied", 1), tmp_path, tp=[4], verify_output=False)

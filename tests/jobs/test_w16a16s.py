@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from w8a8sc_tool.checkpoint.synthesize import synthesize
+from w8a8sc_tool.checking.compare import compare
+from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.codec import decode_matrix
-from w8a8sc_tool.jobs.compare import compare
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.inspect import inspect
-from w8a8sc_tool.jobs.verify import verify
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from .. import tensors
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from w8a8sc_tool.checkpoint.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.generate import TOLERANCE, generate
-from w8a8sc_tool.jobs.pool import Pool
 from w8a8sc_tool.runtime.directory import check_directory, config_of
-from w8a8sc_tool.runtime.qwen3 import Qwen3
+from w8a8sc_tool.runtime.models.qwen3 import Qwen3
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
+from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
+from w8a8sc_tool.workers.pool import Pool
 
 from .. import tensors
 

@@ -12,7 +12,7 @@ from tests.codec.weights import sparse
 from w8a8sc_tool.codec import encode_matrix
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.runtime import cpu, npu
-from w8a8sc_tool.runtime.cache import DecodedWeights
+from w8a8sc_tool.runtime.decoded import DecodedWeights
 from w8a8sc_tool.runtime.ops import SCHEMAS, ops
 
 from .fake_npu import FakeNpu, FakeNpuWithCompressedMasks

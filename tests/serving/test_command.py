@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from w8a8sc_tool.checkpoint import ModelConfig
-from w8a8sc_tool.checkpoint.synthesize import MODELS
 from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError, MissingError, UsageError
 from w8a8sc_tool.jobs import serving as job
-from w8a8sc_tool.plan import preset as presets
+from w8a8sc_tool.planning import preset as presets
 from w8a8sc_tool.serving import Service, build
+from w8a8sc_tool.synthesis.synthesize import MODELS
 
 from . import vllm
 

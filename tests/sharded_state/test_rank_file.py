@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from w8a8sc_tool.errors import WorkError
-from w8a8sc_tool.safetensors_file import TensorFile, tensor_info
+from w8a8sc_tool.io.safetensors import TensorFile, tensor_info
 from w8a8sc_tool.sharded_state import RankFile
 
 FIXED = [

@@ -12,7 +12,7 @@ from ..checkpoint.reader import SourceReader
 from ..codec import EncodedTiles, MatrixEncoder, TooLargeError
 from ..codec.tables import TILE_COLUMNS
 from ..layouts import Module, Output, Slice
-from ..plan.produce import columns_of, joined_rows, rank_groups
+from .produce import columns_of, joined_rows, rank_groups
 from .shards import CompressedShard
 from .tiles import Run, TileStore, rows_of_tile
 

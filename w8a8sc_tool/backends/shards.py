@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..safetensors_file import TensorInfo, tensor_info
+from ..io.safetensors import TensorInfo, tensor_info
 
 
 @dataclass(frozen=True)

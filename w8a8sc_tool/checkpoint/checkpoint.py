@@ -12,11 +12,12 @@ import msgspec
 import numpy.typing as npt
 
 from ..errors import InputError, Problem
-from ..safetensors_file import TensorFile, parse_json
+from ..io.documents import parse_json, read_small
+from ..io.safetensors import TensorFile
 from . import config as config_file
 from . import description as description_file
 from .config import ModelConfig
-from .description import Description, read_small
+from .description import Description
 
 INDEX_SUFFIX: Final = ".safetensors.index.json"
 WEIGHT_SUFFIXES: Final = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx")

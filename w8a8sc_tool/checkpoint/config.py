@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, Problem
-from ..safetensors_file import parse_json
-from .description import read_small
+from ..io.documents import parse_json, read_small
 
 NAME: Final = "config.json"
 _LARGEST: Final = 16 << 20

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, Problem
-from ..safetensors_file import parse_json
+from ..io.documents import parse_json, read_small
 
 NAME: Final = "quant_model_description.json"
 LEGACY_NAMES: Final = ("quant_model_description_w8a8s.json",)
@@ -68,20 +68,6 @@ class Description:
     def has_norm_bias(self) -> bool:
         """Whether vLLM gives every RMSNorm a bias: it does if any key contains norm.bias."""
         return any("norm.bias" in key for key in self.content)
-
-
-def read_small(path: Path, largest: int) -> bytes:
-    """A file that must fit in memory, which a device, a pipe or a sparse giant does not."""
-    try:
-        if not path.is_file():
-            raise InputError("not a regular file" if path.exists() else "no such file", str(path))
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", str(path)) from None
-    if len(data) > largest:
-        raise InputError(f"larger than the {largest} bytes such a file may have", str(path))
-    return data
 
 
 def find(folder: Path) -> tuple[Path | None, list[Problem]]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import hashing
 from ..errors import WorkError
-from ..safetensors_file import DTYPES
+from ..io import hashing
+from ..io.safetensors import DTYPES
 from .checkpoint import AssembledTensor, SourceTensor
 
 

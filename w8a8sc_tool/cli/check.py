@@ -10,9 +10,9 @@ from .group import common, group, processes_option
 from .output import Output, size
 
 if TYPE_CHECKING:
-    from ..jobs.compare import Comparison
+    from ..checking.compare import Comparison
+    from ..checking.verify import Report
     from ..jobs.inspect import Inspection, ModuleRow
-    from ..jobs.verify import Report
 
 
 @group.command()
@@ -28,7 +28,7 @@ def verify(directory: str, source: str | None, quick: bool, processes: int | Non
     Example:
       w8a8sc verify Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --source /models/Qwen3-8B-w8a8s-310
     """
-    from ..jobs import verify as job
+    from ..checking import verify as job
 
     out = Output(as_json=as_json, quiet=quiet)
     report = job.verify(directory, source=source, quick=quick, processes=processes, progress=out)
@@ -51,7 +51,7 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     Example:
       w8a8sc compare Qwen3-8B-w8a8sc-310-vllm-tp1 downloads/Qwen3-8B-w8a8sc-310-vllm-tp1
     """
-    from ..jobs import compare as job
+    from ..checking import compare as job
 
     out = Output(as_json=as_json, quiet=quiet)
     found = job.compare(first, second, processes=processes, progress=out)

@@ -10,9 +10,9 @@ from .group import F, common, group, processes_option
 from .output import Output, duration, size
 
 if TYPE_CHECKING:
+    from ..conversion.convert import Compressed
     from ..jobs.batch import Outcome
-    from ..jobs.compress import Compressed
-    from ..plan import Plan
+    from ..planning import Plan
 
 
 @group.command()
@@ -262,6 +262,8 @@ def _show_plan(plan: Plan, out: Output) -> None:
 
 
 def _compressed_document(result: Compressed) -> dict[str, Any]:
+    from ..jobs.serving import command_for
+
     return {
         "directory": str(result.directory),
         "tensor_parallel_size": result.tp,
@@ -272,11 +274,13 @@ def _compressed_document(result: Compressed) -> dict[str, Any]:
         "fallbacks": result.fallbacks,
         "seconds": round(result.seconds, 3),
         "warnings": list(result.warnings),
-        "serve": str(result.serve),
+        "serve": str(command_for(result)),
     }
 
 
 def _show_compressed(result: Compressed, out: Output) -> None:
+    from ..jobs.serving import command_for
+
     if result.already_done:
         out.result(f"already done: {result.directory} holds this checkpoint, made with these options")
     else:
@@ -290,7 +294,7 @@ def _show_compressed(result: Compressed, out: Output) -> None:
         out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size")
     for reason, count in sorted(result.fallbacks.items()):
         out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
-    out.result(f"  serve it with: {result.serve!s}")
+    out.result(f"  serve it with: {command_for(result)!s}")
 
 
 _REASONS = {

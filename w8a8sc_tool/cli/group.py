@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .. import VERSION
+from .._version import VERSION
 
 F = TypeVar("F", bound=Callable[..., Any])
 

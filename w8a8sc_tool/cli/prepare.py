@@ -44,7 +44,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
     Example:
       pip install 'w8a8sc[msmodelslim]' && w8a8sc install-executor
     """
-    from ..backends import msmodelslim as backend
+    from ..backends.msmodelslim import installed as backend
 
     out = Output(as_json=as_json, quiet=quiet)
     path = backend.uninstall_executor() if uninstall else backend.install_executor()
@@ -95,7 +95,7 @@ def synthesize(
     Example:
       w8a8sc synthesize Qwen3-8B-w8a8s-310 --preset qwen3-8b --layers 2
     """
-    from ..checkpoint import synthesize as job
+    from ..synthesis import synthesize as job
 
     out = Output(as_json=as_json, quiet=quiet)
     types = None

@@ -11,12 +11,12 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ..checkpoint.description import read_small
+from ..conversion.convert import Compressed
 from ..errors import InputError, Problem, UsageError, W8A8SCError
+from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
-from ..plan.preset import parse_yaml
-from .compress import Compressed, compress, plan
-from .progress import Progress, Silent
+from ..workers.progress import Progress, Silent
+from .compress import compress, plan
 
 Engine = Literal["local", "ray"]
 
@@ -164,7 +164,8 @@ def _planning(job: Job) -> dict[str, Any]:
 
 def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
     """Jobs that would make the same directory."""
-    from .compress import model_name, target_folder
+    from ..conversion.convert import target_folder
+    from .compress import model_name
 
     seen: dict[Path, int] = {}
     for number, job in enumerate(batch.jobs, 1):

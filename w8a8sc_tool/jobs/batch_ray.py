@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import MissingError, WorkError
+from ..workers.progress import Progress, Silent
 from .batch import Batch, Job, Outcome, carry_out
-from .progress import Progress, Silent
 
 _RETRIES: Final = 5  # nodes that a job may lose
 

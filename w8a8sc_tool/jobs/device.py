@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import WorkError
-from .pool import Pool
+from ..workers.pool import Pool
 
 _HANDLER: Final = "w8a8sc_tool.runtime.selftest:SelfTest"
 _SECONDS: Final = 1800.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..backends.msmodelslim import installed_executor
+from ..backends.msmodelslim.installed import installed_executor
 from ..codec.cache import cache_folder
 from ..serving.environment import Host, Row, rows
-from .machine import cores, free_memory
+from ..workers.machine import cores, free_memory
 
 
 def this_machine(place: Path = Path()) -> Host:

@@ -16,8 +16,8 @@ from ..errors import InputError, MissingError, UsageError, WorkError
 from ..runtime.directory import check_directory, config_of
 from ..runtime.sampling import Sampling
 from ..sharded_state import is_sharded_state
-from .machine import cores, free_memory
-from .pool import Pool
+from ..workers.machine import cores, free_memory
+from ..workers.pool import Pool
 
 # Sums of the ranks' float16 results are rounded otherwise than one rank's sum. Where the best two logits are closer
 # than this many standard deviations of all logits, either token is right (docs/runtime.md has what was measured).

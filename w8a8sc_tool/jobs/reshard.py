@@ -13,21 +13,20 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from .. import files
-from ..backends.msmodelslim import NATIVE
+from ..backends.msmodelslim.installed import NATIVE
+from ..checking.verify import target_of, verify
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
+from ..conversion.convert import Compressed, check_space, convert
 from ..errors import InputError, refuse
+from ..io import files
+from ..io.files import as_bytes
+from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
-from ..plan import Options, make_plan
-from ..safetensors_file import DTYPES, TensorInfo, header_for, tensor_info
+from ..planning import Options, make_plan, side_files
+from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState
-from ..sharded_state.source import open_source
-from . import side_files
-from .compress import Compressed, check_space, convert
-from .convert_worker import as_bytes
-from .progress import Progress, Silent
-from .verify import target_of, verify
+from ..workers.progress import Progress, Silent
 
 _DESCRIPTION: Final = "quant_model_description.json"
 _NAME_SUFFIX: Final = re.compile(r"-w8a8sc?-310-vllm-tp\d+$", re.IGNORECASE)

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ..checking.verify import verify
 from ..checkpoint import Checkpoint, ModelConfig
+from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
-from ..layouts import ARCHITECTURES, check_size
-from ..plan import Options, make_plan
-from ..plan import preset as presets
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, check_size
+from ..planning import Options, make_plan
+from ..planning import preset as presets
 from ..serving import Command, Estimate, Service, build, container, estimate
 from ..serving.command import DEVICES_VARIABLE, MOUNTS, capture_warning, parse_options, release_of
 from ..serving.memory import CHIP_MEMORY
 from ..sharded_state import ShardedState, is_sharded_state
 from .compress import model_name
-from .verify import verify
 
 _OLDEST: Final = "0.18.0"  # assumed where no vLLM Ascend is installed
 _SIZES: Final = (1, 2, 4, 8)
@@ -190,3 +191,11 @@ def _of_directory(folder: Path, tp: int | None) -> tuple[int, ModelConfig, int]:
                     k, n = (int(value) for value in file.read(compressed.name)[2:4])
                     total += max(info.nbytes, n * k)
         return state.tp, ModelConfig.parse(folder / "config.json", ARCHITECTURES), total
+
+
+def command_for(result: Compressed) -> Command:
+    """The command that serves what a conversion made, on a host with the vLLM Ascend it was made for."""
+    config = ModelConfig.parse(result.directory / "config.json", ARCHITECTURES)
+    version = f"{result.manifest.options.get('target', DEFAULT_TARGET)}.0"
+    preset = presets.choose(config)
+    return build(Service(result.directory, "directory", result.tp, result.manifest.model, config, preset, version))

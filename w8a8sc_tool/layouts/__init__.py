@@ -8,7 +8,7 @@ from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
 from . import qwen3
-from .modules import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
+from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .table import (
     DEFAULT_TARGET,
     SUPPORTED_TYPES,

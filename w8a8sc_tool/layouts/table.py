@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
-from .modules import FLOATING, Conversion, Member, Module, Output, Slice, Source
+from .records import FLOATING, Conversion, Member, Module, Output, Slice, Source
 
 VOCABULARY_PADDING = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
 SUPPORTED_TYPES = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")

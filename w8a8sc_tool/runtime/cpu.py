@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..codec import Sparsity, decode_matrix
 from ..errors import InputError
-from .cache import DecodedWeights
+from .decoded import DecodedWeights
 
 _FEW_ROWS: Final = 8  # up to which float16 products read their weight fast enough on every CPU
 _ROWS_AT_ONCE: Final = 4096  # of a weight that is widened to float32

@@ -10,7 +10,7 @@ import torch
 from . import cpu
 from .directory import config_of
 from .group import Alone, Distributed, Group
-from .qwen3 import Qwen3
+from .models.qwen3 import Qwen3
 from .sampling import Sampling, Step
 from .state import State, load_checkpoint, load_rank
 

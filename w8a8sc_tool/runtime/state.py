@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import hashing
+from ..backends.produce import blocks
 from ..checkpoint import Checkpoint
 from ..checkpoint.reader import SourceReader
 from ..errors import InputError
+from ..io import hashing
+from ..io.safetensors import DTYPES, TensorFile
 from ..layouts import ARCHITECTURES
-from ..plan import Options, make_plan
-from ..plan.produce import blocks
-from ..safetensors_file import DTYPES, TensorFile
+from ..planning import Options, make_plan
 from ..sharded_state import ShardedState
 
 State = dict[str, Tensor]

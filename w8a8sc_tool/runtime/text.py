@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoint.description import read_small
 from ..errors import InputError, MissingError
+from ..io.documents import read_small
 
 _LARGEST_TOKENIZER: Final = 128 << 20
 _LARGEST_TEMPLATE: Final = 256 << 10

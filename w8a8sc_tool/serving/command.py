@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 
 from ..checkpoint import ModelConfig
 from ..errors import UsageError
-from ..plan import Preset
-from ..plan.preset import Serving
+from ..planning import Preset
+from ..planning.preset import Serving
 
 HOST: Final = "127.0.0.1"
 PORT: Final = "8080"

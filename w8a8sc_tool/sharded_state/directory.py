@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from .. import files, hashing
 from ..errors import InputError, WorkError
+from ..io import files, hashing
 from . import manifest as manifest_file
 from .manifest import FileEntry, Manifest
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from .. import files, hashing
 from ..errors import InputError
-from ..safetensors_file import TensorInfo
+from ..io import files, hashing
+from ..io.safetensors import TensorInfo
 
 NAME: Final = "w8a8sc_journal.jsonl"
 _LARGEST: Final = 64 << 20

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from .. import hashing
 from ..errors import InputError
+from ..io import hashing
 
 NAME: Final = "w8a8sc_manifest.json"
 FORMAT_VERSION: Final = 1

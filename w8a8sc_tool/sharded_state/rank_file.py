@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from .. import files, hashing
 from ..errors import WorkError
-from ..safetensors_file import DTYPES, TensorInfo, header_for
+from ..io import files, hashing
+from ..io.safetensors import DTYPES, TensorInfo, header_for
 
 ALIGNMENT: Final = 8
 _LARGEST_OFFSET: Final = 10**15  # 15 digits are kept for every offset in the header

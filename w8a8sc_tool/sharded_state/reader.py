@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InputError, Problem
-from ..safetensors_file import TensorFile
+from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
 from .manifest import Manifest
 

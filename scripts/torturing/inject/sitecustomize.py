@@ -12,7 +12,7 @@ import sys
 
 
 def _install(settings):
-    from w8a8sc_tool import files
+    from w8a8sc_tool.io import files
 
     if "record" in settings:
         files.watcher = _recorder(settings["record"])
@@ -22,8 +22,8 @@ def _install(settings):
             _fail_reads(fault)
         else:
             files.watcher = _failure(fault)
-    if "sync" in settings and "w8a8sc_tool.jobs.worker" not in " ".join(sys.orig_argv):
-        from w8a8sc_tool.jobs import schedule
+    if "sync" in settings and "w8a8sc_tool.workers.process" not in " ".join(sys.orig_argv):
+        from w8a8sc_tool.conversion import schedule
 
         schedule.SYNC_SECONDS = settings["sync"]
 

@@ -1,0 +1,161 @@
+"""The bytes that outputs are made of: source rows read in blocks, joined, cut and converted as the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoint import AssembledTensor, SourceTensor
+from ..checkpoint.reader import SourceReader
+from ..checkpoint.values import to_float16, to_float32, to_offset, to_scale_bits
+from ..io.safetensors import DTYPES
+from ..layouts import Output, Slice
+
+BLOCK_BYTES: Final = 8 << 20
+
+
+def blocks(
+    outputs: Sequence[Output], sources: Mapping[str, SourceTensor], reader: SourceReader
+) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
+    """Pieces of one tensor, uncompressed: number of the output, rank, position in bytes, C-contiguous values.
+
+    outputs: the same tensor at several tensor-parallel sizes. Every source byte is read once, however many ranks of
+    however many outputs use it. The pieces of a rank come in order.
+    """
+    if outputs[0].conversion in ("ones", "zeros"):
+        for number, output in enumerate(outputs):
+            for rank in range(len(output.slices)):
+                yield number, rank, 0, np.full(output.shape, output.conversion == "ones", DTYPES[output.dtype])
+        return
+    row_bytes = [_row_bytes(output) for output in outputs]
+    for name, first, last, users in _shared_rows(outputs):
+        source = sources[name]
+        step = max(1, BLOCK_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
+        for begin in range(first, last, step):
+            end = min(begin + step, last)
+            rows = reader.read_rows(source, begin, end)
+            for columns, takers in users.items():
+                values = convert(rows[:, slice(*columns)] if columns[1] else rows, source, outputs[0])
+                for number, rank, top in takers:
+                    yield number, rank, (top + begin - first) * row_bytes[number], values
+    for number, output in enumerate(outputs):
+        for rank, pieces in enumerate(output.slices):
+            for position, zeros in _padding(output, sum(piece.rows for piece in pieces)):
+                yield number, rank, position, zeros
+
+
+def unchanged_source(output: Output, rank: int, sources: Mapping[str, SourceTensor]) -> SourceTensor | None:
+    """The source tensor whose bytes are exactly those of an output on a rank, if there is one."""
+    if len(output.slices[rank]) != 1:
+        return None
+    piece = output.slices[rank][0]
+    source = sources[piece.source]
+    if isinstance(source, AssembledTensor):
+        return None
+    rows = source.shape[0] if source.shape else 1
+    whole = (piece.first_row, piece.last_row) == (0, rows) and piece.last_column - piece.first_column in (
+        0,
+        int(np.prod(source.shape[1:], dtype=np.int64)),
+    )
+    same_size = source.nbytes == int(np.prod(output.shape, dtype=np.int64)) * DTYPES[output.dtype].itemsize
+    return source if whole and same_size and source.dtype == output.dtype else None
+
+
+def convert(rows: npt.NDArray[Any], source: SourceTensor, output: Output) -> npt.NDArray[Any]:
+    """Source rows as the output has them, C-contiguous."""
+    rows = np.ascontiguousarray(rows)
+    if output.conversion == "float16":
+        return to_float16(rows, source.dtype, source)
+    if output.conversion == "float32":
+        return to_float32(rows, source.dtype)
+    if output.conversion == "scale_bits":
+        return to_scale_bits(rows, source.dtype)
+    if output.conversion == "offset":
+        return to_offset(rows, source.dtype, source)
+    return rows
+
+
+def joined_rows(
+    output: Output,
+    slices: Sequence[Slice],
+    first: int,
+    last: int,
+    sources: Mapping[str, SourceTensor],
+    reader: SourceReader,
+) -> npt.NDArray[np.int8]:
+    """Rows [first, last) of a weight's slices laid one below the other, in their sources' full width, as bytes."""
+    columns = sources[slices[0].source].shape[1] * DTYPES[output.dtype].itemsize
+    rows = np.empty((last - first, columns), np.int8)
+    top = 0
+    for piece in slices:
+        begin, end = max(first, top), min(last, top + piece.rows)
+        if begin < end:
+            source, row, target = (
+                sources[piece.source],
+                piece.first_row + begin - top,
+                rows[begin - first : end - first],
+            )
+            if output.conversion == "int8":
+                reader.read_into(source, row, target)
+            else:
+                target[:] = convert(reader.read_rows(source, row, row + end - begin), source, output).view(np.int8)
+        top += piece.rows
+    return rows
+
+
+def rank_groups(output: Output) -> Iterator[tuple[list[int], Sequence[Slice]]]:
+    """Ranks that are made of the same source rows, so that these are read once: all of them for a cut along k."""
+    groups: dict[tuple[tuple[str, int, int], ...], list[int]] = {}
+    for rank, slices in enumerate(output.slices):
+        groups.setdefault(tuple((s.source, s.first_row, s.last_row) for s in slices), []).append(rank)
+    for ranks in groups.values():
+        yield ranks, output.slices[ranks[0]]
+
+
+def columns_of(output: Output, rank: int) -> slice:
+    """The columns of its sources that a rank takes, in bytes."""
+    piece, size = output.slices[rank][0], DTYPES[output.dtype].itemsize
+    return slice(piece.first_column * size, piece.last_column * size) if piece.last_column else slice(None)
+
+
+def _row_bytes(output: Output) -> int:
+    return int(np.prod(output.shape[1:], dtype=np.int64)) * DTYPES[output.dtype].itemsize
+
+
+def _shared_rows(
+    outputs: Sequence[Output],
+) -> Iterator[tuple[str, int, int, dict[tuple[int, int], list[tuple[int, int, int]]]]]:
+    """Every range of source rows that is used as a whole, once: source, first and last row, and by the columns that are
+    taken of it the (output, rank, first output row) that take them.
+
+    Ordered by position within the ranks' tensors, so that each rank's pieces come in order.
+    """
+    used: dict[tuple[int, str], list[tuple[Slice, int, int, int]]] = {}
+    for number, output in enumerate(outputs):
+        for rank, pieces in enumerate(output.slices):
+            top = 0
+            for place, piece in enumerate(pieces):
+                used.setdefault((place, piece.source), []).append((piece, number, rank, top))
+                top += piece.rows
+    for (_, source), found in sorted(used.items(), key=lambda item: item[0][0]):
+        edges = sorted({edge for piece, *_ in found for edge in (piece.first_row, piece.last_row)})
+        for first, last in pairwise(edges):
+            users: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+            for piece, number, rank, top in found:
+                if piece.first_row <= first and last <= piece.last_row:
+                    columns = (piece.first_column, piece.last_column)
+                    users.setdefault(columns, []).append((number, rank, top + first - piece.first_row))
+            if users:
+                yield source, first, last, users
+
+
+def _padding(output: Output, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Zeros from row `rows` to the end of the shape."""
+    row_bytes = _row_bytes(output)
+    begin, end = rows * row_bytes, (output.shape[0] if output.shape else 1) * row_bytes
+    for position in range(begin, end, BLOCK_BYTES):
+        yield position, np.zeros(min(BLOCK_BYTES, end - position), np.uint8)

@@ -1,0 +1,119 @@
+"""Comparison: do two sharded_state directories hold the same model, and what differs in how it was coded?"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..io.safetensors import TensorInfo
+from ..sharded_state import ShardedState
+from ..workers.machine import default_processes
+from ..workers.pool import Pool
+from ..workers.progress import Progress, Silent
+from .findings import Place
+
+Tensors = dict[str, Place]
+
+
+@dataclass
+class Comparison:
+    """The outcome: `differences` is empty if both hold the same model.
+
+    same_bytes: all tensors are equal, compressed or not. coding: per directory, how many weights show what, by aspect
+    (scope, ties, filler).
+    """
+
+    first: Path
+    second: Path
+    tp: int = 0
+    differences: list[str] = field(default_factory=list)
+    tensors: int = 0
+    compressed_weights: int = 0
+    same_bytes: bool = True
+    coding: list[dict[str, dict[str, int]]] = field(default_factory=list)
+
+    @property
+    def same_model(self) -> bool:
+        return not self.differences
+
+
+def compare(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    *,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two sharded_state directories, whoever made them.
+
+    They hold the same model if they have the same tensors with the same values, compressed weights by what they decode
+    to. Raises InputError if one is not such a directory.
+    """
+    result = Comparison(Path(first), Path(second))
+    with ShardedState.open(Path(first)) as a, ShardedState.open(Path(second)) as b:
+        for state in (a, b):
+            if state.problems:
+                raise InputError(state.problems)
+        result.tp = a.tp
+        if a.tp != b.tp:
+            result.differences.append(f"tensor-parallel size {a.tp} against {b.tp}")
+            return result
+        tasks = []
+        for rank in range(a.tp):
+            modules = [_modules(state, rank) for state in (a, b)]
+            for name in sorted({*modules[0], *modules[1]}):
+                pair = (modules[0].get(name, {}), modules[1].get(name, {}))
+                tasks.append((f"rank {rank}, {name}", pair))
+        _run(tasks, result, processes or default_processes(), progress or Silent())
+    return result
+
+
+def _modules(state: ShardedState, rank: int) -> dict[str, Tensors]:
+    """The tensors of a rank by module and leaf."""
+    found: dict[str, Tensors] = {}
+    for file in state.ranks.get(rank, []):
+        for name, info in file.tensors.items():
+            module, _, leaf = name.rpartition(".")
+            found.setdefault(module, {})[leaf] = Place(str(file.path), info)
+    return found
+
+
+def _run(
+    tasks: list[tuple[str, tuple[Tensors, Tensors]]], result: Comparison, processes: int, progress: Progress
+) -> None:
+    pending = deque(enumerate(tasks))
+    answers: dict[int, Any] = {}
+    doing: dict[int, int] = {}
+    progress.begin("comparing", sum(map(_nbytes, (pair for _, pair in tasks))))
+    with Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer") as pool:
+        while pending or pool.busy:
+            for worker in pool.idle():
+                if pending:
+                    number, (name, pair) = pending.popleft()
+                    doing[worker] = number
+                    pool.call(worker, name, "compare", *pair)
+            for worker, answer in pool.wait():
+                number = doing.pop(worker)
+                answers[number] = answer
+                progress.advance(_nbytes(tasks[number][1]))
+    progress.end()
+    counters: list[dict[str, Counter[str]]] = [{}, {}]
+    for number, (name, pair) in enumerate(tasks):
+        differences, same_bytes, codings = answers[number]
+        result.differences += [f"{name}: {difference}" for difference in differences]
+        result.same_bytes = result.same_bytes and same_bytes
+        result.tensors += len(pair[0])
+        result.compressed_weights += codings[0] is not None
+        for counter, coding in zip(counters, codings):
+            for aspect, value in (coding or {}).items():
+                counter.setdefault(aspect, Counter())[value] += 1
+    result.coding = [{aspect: dict(values) for aspect, values in counter.items()} for counter in counters]
+
+
+def _nbytes(pair: tuple[Tensors, Tensors]) -> int:
+    infos: list[TensorInfo] = [place.info for tensors in pair for place in tensors.values()]
+    return sum(info.nbytes for info in infos)

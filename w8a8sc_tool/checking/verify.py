@@ -1,0 +1,334 @@
+"""Verification: is a directory whole, is it what its manifest says, and does it hold the source's weights?"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..checkpoint import Checkpoint, Description, ModelConfig
+from ..errors import InputError
+from ..io import hashing
+from ..layouts import (
+    ARCHITECTURES,
+    COMPRESSED,
+    DEFAULT_TARGET,
+    TARGETS,
+    UNCOMPRESSED,
+    Module,
+    Target,
+    check_size,
+    modules,
+)
+from ..planning import Options, PlannedModule, make_plan, side_files
+from ..sharded_state import Manifest, ShardedState
+from ..sharded_state import manifest as manifest_file
+from ..workers.machine import default_processes
+from ..workers.pool import Pool
+from ..workers.progress import Progress, Silent
+from .findings import Finding, Place
+
+_DESCRIPTION = "quant_model_description.json"
+
+# What no check of a directory without a manifest can show: the format has no redundancy there (docs/format.md).
+_WITHOUT_MANIFEST = (
+    "there is no manifest (w8a8sc_manifest.json), so bytes cannot be compared with what was written: changes in "
+    "uncompressed tensors and in bypass tiles, and some in coded tiles, cannot be found",
+    "the tensor-parallel size is taken from the rank files: a directory that lost its last ranks looks complete "
+    "if the shapes agree",
+)
+
+
+@dataclass
+class Report:
+    """The outcome of a verification: `findings` is empty if all is well."""
+
+    directory: Path
+    tp: int
+    has_manifest: bool
+    findings: list[Finding] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    tensors: int = 0
+    bytes: int = 0
+    compressed_weights: int = 0
+    against_source: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def verify(
+    directory: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    quick: bool = False,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Check a sharded_state directory; nothing is written.
+
+    quick: sizes and structure only. source: also compare every tensor with what this W8A8S checkpoint becomes. Without
+    a manifest the directory is checked as far as the format allows; the report says what that leaves open.
+    Raises InputError if the directory or the source cannot be opened as such; what is wrong inside is in the report.
+    """
+    folder = Path(directory)
+    checkpoint = Checkpoint.open(Path(source), ARCHITECTURES) if source is not None else None
+    findings: list[Finding] = []
+    try:
+        state = ShardedState.open(folder)
+    except InputError as error:
+        if not folder.is_dir() or not (folder / manifest_file.NAME).exists():
+            raise
+        report = Report(folder, 0, True)
+        report.findings = [Finding(problem.what, problem.where) for problem in error.problems]
+        report.not_checked = ["nothing else: the manifest cannot be trusted"]
+        return report
+    with state:
+        report = Report(folder, state.tp, state.manifest is not None)
+        findings += [Finding(problem.what, problem.where) for problem in state.problems]
+        findings += _refused_by_library(state)
+        places = _places(state, findings)
+        if state.manifest is not None:
+            findings += _check_files(state, state.manifest, hash_files=not quick)
+        else:
+            report.not_checked += _WITHOUT_MANIFEST
+        description = _check_structure(state, places, findings)
+        report.tensors = sum(len(rank) for rank in places)
+        report.bytes = sum(place.info.nbytes for rank in places for place in rank.values())
+        report.compressed_weights = sum(name.endswith(".index") for rank in places for name in rank)
+        if quick:
+            report.not_checked.append("the contents of tensors and side files (--quick)")
+        else:
+            work = _tensor_tasks(places, decode=checkpoint is None, canonical=state.manifest is None)
+            if checkpoint is not None:
+                report.against_source = checkpoint.path
+                work += _source_tasks(checkpoint, state, description, places, findings)
+            findings += _run(work, processes or default_processes(), progress or Silent())
+    report.findings = list(dict.fromkeys(findings))
+    return report
+
+
+def _refused_by_library(state: ShardedState) -> Iterator[Finding]:
+    """What the safetensors library, with which vLLM reads the files, says against them."""
+    for file in (file for files in state.ranks.values() for file in files):
+        try:
+            with safe_open(str(file.path), framework="np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            yield Finding(f"the safetensors library refuses the file ({error})", str(file.path))
+
+
+def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Place]]:
+    """The tensors of each rank by name, with the hashes they should have."""
+    hashes: dict[tuple[str, str], str] = {}
+    if state.manifest is not None:
+        hashes = {(r.file, t.name): t.hash for r in state.manifest.ranks for t in r.tensors}
+    for rank in sorted(set(range(state.tp)) - set(state.ranks)):
+        findings.append(Finding(f"there is no file of rank {rank}", str(state.path)))
+    for rank in sorted(set(state.ranks) - set(range(state.tp))):
+        findings.append(Finding(f"rank {rank} does not exist at tensor-parallel size {state.tp}", str(state.path)))
+    places: list[dict[str, Place]] = []
+    for rank in range(state.tp):
+        found: dict[str, Place] = {}
+        for file in state.ranks.get(rank, []):
+            for name, info in file.tensors.items():
+                if name in found:
+                    findings.append(Finding(f"{name} is in two parts", f"{found[name].path} and {file.path}"))
+                found[name] = Place(str(file.path), info, hashes.get((file.path.name, name)))
+        places.append(found)
+    return places
+
+
+def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -> Iterator[Finding]:
+    """The directory's files against its manifest: names, sizes, headers, and side files whole."""
+    sizes = {r.file: r.size for r in manifest.ranks} | {f.file: f.size for f in manifest.files}
+    present = {path.name: path for path in state.path.iterdir()}
+    for name in sorted(set(sizes) - set(present)):
+        yield Finding("the file is missing", str(state.path / name))
+    for name in sorted(set(present) - set(sizes) - {manifest_file.NAME}):
+        yield Finding("the file does not belong to the sealed directory", str(present[name]))
+    opened = {file.path.name: file for files in state.ranks.values() for file in files}
+    for rank in manifest.ranks:
+        file = opened.get(rank.file)
+        if file is None:
+            continue
+        listed = {(t.name, t.dtype, tuple(t.shape), t.begin, t.end) for t in rank.tensors}
+        actual = {(t.name, t.dtype, t.shape, t.begin, t.end) for t in file.tensors.values()}
+        if file.size != rank.size:
+            yield Finding(f"the file has {file.size} bytes, the manifest lists {rank.size}", str(file.path))
+        if file.header_bytes != rank.header_bytes or listed != actual or _header_hash(file) != rank.header_hash:
+            yield Finding("its header is not the one the manifest lists", str(file.path))
+    for entry in manifest.files:
+        path = present.get(entry.file)
+        if path is None:
+            continue
+        if path.is_symlink() or not path.is_file():
+            yield Finding("not a regular file", str(path))
+        elif path.stat().st_size != entry.size:
+            yield Finding(f"the file has {path.stat().st_size} bytes, the manifest lists {entry.size}", str(path))
+        elif hash_files and hashing.of_file(path) != (entry.size, entry.hash):
+            yield Finding("its bytes are not those that the manifest lists (hash differs)", str(path))
+
+
+def _header_hash(file: Any) -> str:
+    return hashing.of_bytes((file.header_bytes - 8).to_bytes(8, "little") + file.header)
+
+
+def _check_structure(
+    state: ShardedState, places: list[dict[str, Place]], findings: list[Finding]
+) -> Description | None:
+    """Keys, dtypes and shapes of every rank against the layout of the model in config.json; the description."""
+    try:
+        config = ModelConfig.parse(state.path / "config.json", ARCHITECTURES)
+        description = Description.parse(state.path / _DESCRIPTION)
+        problems = check_size(config, state.tp) if state.tp else []
+        found: list[Module] = []
+        if not problems and state.tp:
+            found, problems = modules(config, description, state.tp, target_of(state))
+    except InputError as error:
+        problems = error.problems
+        findings += [Finding(problem.what, problem.where) for problem in problems]
+        return None
+    findings += [Finding(problem.what, problem.where) for problem in problems]
+    for key in ("quantization_config", "compression_config"):
+        if key in config.content:
+            findings.append(Finding(f"{key} would take the place of {_DESCRIPTION} in vLLM", str(config.path)))
+    if problems:
+        return description
+    for rank, tensors in enumerate(places):
+        if state.ranks.get(rank):
+            findings += _check_rank(found, description, tensors, str(state.ranks[rank][0].path))
+    return description
+
+
+def target_of(state: ShardedState) -> Target:
+    """The vLLM Ascend release a directory was made for: what its manifest says, else what its keys look like."""
+    told = state.manifest.options.get("target") if state.manifest is not None else None
+    for target in TARGETS:
+        if told == target:
+            return target
+    names = {name for files in state.ranks.values() for file in files for name in file.tensors}
+    dynamic = {name.rpartition(".")[0] for name in names if name.endswith(".weight_scale")}
+    dynamic -= {name.rpartition(".")[0] for name in names if name.endswith(".deq_scale")}
+    newer = any(f"{name}.input_scale" in names for name in dynamic)
+    return "0.23" if newer else DEFAULT_TARGET
+
+
+def is_compressed(module: Module, description: Description) -> bool:
+    """Whether a description gives a layer's weight as compressed."""
+    return module.kind == "linear" and description.type_of(module.members[0].name) in UNCOMPRESSED
+
+
+def _check_rank(
+    found: list[Module], description: Description, tensors: dict[str, Place], where: str
+) -> Iterator[Finding]:
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
+    weights: dict[str, int] = {}
+    for module in found:
+        for output in module.outputs:
+            wanted[output.name] = (output.dtype, output.shape)
+        if is_compressed(module, description):
+            tiles = -(-module.n // 128) * -(-module.row_bytes // 256)
+            wanted[f"{module.name}.index"] = ("I8", (8 * tiles,))
+            wanted[f"{module.name}.info"] = ("I64", (5,))
+            weights[module.weight.name] = module.n * module.row_bytes
+    for name in sorted(set(wanted) - set(tensors)):
+        yield Finding(f"{name} is missing", where)
+    for name in sorted(set(tensors) - set(wanted)):
+        yield Finding(f"{name} does not belong to this model", where)
+    for name in sorted(set(wanted) & set(tensors)):
+        info = tensors[name].info
+        dtype, shape = wanted[name]
+        if name in weights:
+            if info.dtype != "I8" or len(info.shape) != 1 or not 0 < info.nbytes <= weights[name]:
+                yield Finding(
+                    f"{name} is {info.dtype} {list(info.shape)}, not I8 [c] with c from 1 to {weights[name]}", where
+                )
+        elif (info.dtype, info.shape) != (dtype, shape):
+            yield Finding(f"{name} is {info.dtype} {list(info.shape)}, not {dtype} {list(shape)}", where)
+
+
+_Task = tuple[str, int, str, tuple[Any, ...]]  # name for messages, bytes, method, arguments
+
+
+def _tensor_tasks(places: list[dict[str, Place]], *, decode: bool, canonical: bool) -> list[_Task]:
+    """One task per module and rank: hash its tensors and decode its weight."""
+    tasks: list[_Task] = []
+    for tensors in places:
+        by_module: dict[str, list[Place]] = {}
+        for name, place in tensors.items():
+            by_module.setdefault(name.rpartition(".")[0], []).append(place)
+        for module, group in by_module.items():
+            size = sum(place.info.nbytes for place in group)
+            tasks.append((f"{module} in {group[0].path}", size, "check", (group, decode, canonical)))
+    return tasks
+
+
+def _source_tasks(
+    checkpoint: Checkpoint,
+    state: ShardedState,
+    description: Description | None,
+    places: list[dict[str, Place]],
+    findings: list[Finding],
+) -> list[_Task]:
+    """One task per module: compare it on all ranks with what the source becomes."""
+    if description is None or not state.tp:
+        return []
+    plan = make_plan(checkpoint, state.tp, Options(target=target_of(state)))
+    findings += _compare_side_files(checkpoint, state, description, plan.modules)
+    return [
+        (
+            planned.module.name,
+            planned.source_bytes,
+            "compare",
+            (planned, _of_module(places, planned.module), is_compressed(planned.module, description)),
+        )
+        for planned in plan.modules
+    ]
+
+
+def _of_module(places: list[dict[str, Place]], module: Module) -> list[dict[str, Place]]:
+    names = [output.name for output in module.outputs] + [f"{module.name}.index", f"{module.name}.info"]
+    return [{name: tensors[name] for name in names if name in tensors} for tensors in places]
+
+
+def _compare_side_files(
+    checkpoint: Checkpoint, state: ShardedState, description: Description, planned: tuple[PlannedModule, ...]
+) -> Iterator[Finding]:
+    """config.json and the description against the source's; other side files are the manifest's business."""
+    if state.manifest is not None and (state.path / "config.json").read_bytes() != side_files.config_json(checkpoint):
+        yield Finding("it is not the source's config.json", str(state.path / "config.json"))
+    for item in planned:
+        if is_compressed(item.module, description) and not item.compress:
+            yield Finding(f"{item.module.name} is compressed, but its source cannot be", str(description.path))
+    for name, kind in checkpoint.description.types.items():
+        found = description.types.get(name)
+        if found != kind and found != COMPRESSED.get(kind):
+            yield Finding(f"{name} is described as {found}, in the source as {kind}", str(description.path))
+
+
+def _run(tasks: list[_Task], processes: int, progress: Progress) -> list[Finding]:
+    """Carry out all tasks; the findings in the order of the tasks, whoever was faster."""
+    findings: dict[int, list[Finding]] = {}
+    pending = deque(enumerate(tasks))
+    doing: dict[int, tuple[int, _Task]] = {}
+    progress.begin("verifying", sum(size for _, size, _, _ in tasks))
+    with Pool(processes, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
+        while pending or pool.busy:
+            for number in pool.idle():
+                if pending:
+                    order, task = pending.popleft()
+                    doing[number] = (order, task)
+                    pool.call(number, task[0], task[2], *task[3])
+            for number, result in pool.wait():
+                order, task = doing.pop(number)
+                findings[order] = result
+                progress.advance(task[1])
+    progress.end()
+    return [finding for order in sorted(findings) for finding in findings[order]]

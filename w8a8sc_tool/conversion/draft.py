@@ -1,0 +1,282 @@
+"""A directory in the making: its files, what is known of its tensors, and its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .._version import VERSION
+from ..checkpoint import Checkpoint
+from ..errors import InputError
+from ..io import files
+from ..io.safetensors import TensorInfo, tensor_info
+from ..layouts import COMPRESSED, UNCOMPRESSED
+from ..planning import Plan, PlannedModule, side_files
+from ..sharded_state import (
+    Journal,
+    JournalEntry,
+    JournalTensor,
+    LayerEntry,
+    Manifest,
+    RankEntry,
+    RankFile,
+    SealedDirectory,
+    TensorEntry,
+    refuse_other,
+)
+from ..sharded_state import journal as journal_file
+from ..sharded_state import manifest as manifest_file
+from ..sharded_state.rank_file import file_name
+from .messages import Claim, Made
+
+CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
+
+
+@dataclass
+class Making:
+    """A directory in the making, for one plan. `finished`: an earlier run sealed it but did not put it in place."""
+
+    plan: Plan
+    sealed: SealedDirectory
+    journal: Journal
+    ranks: list[RankFile] = field(default_factory=list)
+    hashes: list[dict[str, str]] = field(default_factory=list)  # of the tensors, by rank
+    made: dict[str, Made] = field(default_factory=dict)  # by module
+    finished: Manifest | None = None
+    _complete: set[str] = field(default_factory=set)  # modules that are written
+    _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has
+
+    def close(self) -> None:
+        for rank in self.ranks:
+            rank.close()
+        self.journal.close()
+
+    # ------------------------------------------------------------------------------------------ beginning and going on
+
+    def begin(self, head: dict[str, Any]) -> bool:
+        """Start afresh; returns whether something of an earlier run had to be discarded."""
+        discarded = self.sealed.clear()
+        self._announce(resume=False)
+        self.journal.begin(head)
+        files.sync_folder(self.sealed.partial)
+        return discarded
+
+    def go_on(self, head: dict[str, Any]) -> list[JournalEntry] | None:
+        """Open what an earlier run left and return what its journal says is complete; None: there is nothing usable.
+
+        Raises InputError if it was begun for something else.
+        """
+        found = self.journal.read()
+        if found is None:
+            return None
+        partial = self.sealed.partial
+        refuse_other(head, found[0], partial)
+        names = {file_name(rank) for rank in range(self.plan.tp)}
+        if not all((partial / name).is_file() and not (partial / name).is_symlink() for name in names):
+            self.journal.close()
+            return None
+        self.sealed.remove_others({*names, journal_file.NAME})
+        self._announce(resume=True)
+        return found[1]
+
+    def was_sealed(self, expected: dict[str, object]) -> Manifest | None:
+        """The manifest, if an earlier run sealed the directory, all its files are there, and it is as expected."""
+        if (self.sealed.partial / journal_file.NAME).exists():
+            return None
+        try:
+            manifest = manifest_file.load(self.sealed.partial)
+        except InputError:
+            return None
+        if manifest is None or self.sealed.absent(manifest):
+            return None
+        return manifest if all(getattr(manifest, key) == value for key, value in expected.items()) else None
+
+    def _announce(self, *, resume: bool) -> None:
+        """Open the rank files, with the place of everything whose size is known."""
+        fixed: list[TensorInfo] = []
+        variable: list[TensorInfo] = []
+        for item in self.plan.modules:
+            fixed += [tensor_info(output.name, output.dtype, output.shape) for output in item.fixed]
+            if item.compress:
+                variable += _largest_forms(item)
+        for rank in range(self.plan.tp):
+            self.ranks.append(RankFile(self.sealed.partial, rank, fixed, variable, resume=resume))
+            self.hashes.append({})
+
+    def claims(self, entries: Iterable[JournalEntry]) -> list[Claim]:
+        """What the journal says that the rank files hold."""
+        return [
+            Claim(str(self.ranks[tensor.rank].path), tensor.info.name, tensor.info.begin, tensor.info.end, tensor.hash)
+            for entry in entries
+            for tensor in entry.tensors
+        ]
+
+    def adopt(self, entries: Iterable[JournalEntry]) -> None:
+        """Take over what an earlier run made, at the places it gave."""
+        for entry in entries:
+            variable: list[list[TensorInfo]] = [[] for _ in self.ranks]
+            for tensor in entry.tensors:
+                self.hashes[tensor.rank][tensor.info.name] = tensor.hash
+                rank = self.ranks[tensor.rank]
+                if rank.is_fixed(tensor.info.name):
+                    continue
+                variable[tensor.rank].append(tensor.info)
+                if rank.append(tensor.info) != tensor.info.begin:
+                    raise InputError("it is not in order", str(self.journal.path), "give --no-resume")
+            for number, name, data, value in entry.small:
+                self.hashes[number][name] = value
+                self.ranks[number].put_small(name, data)
+            made = Made({}, {}, tuple(map(tuple, variable)), entry.ratios, entry.fallback)  # type: ignore[arg-type]
+            self.made[entry.module] = made
+            self._complete.add(entry.module)
+            self._recorded.add(entry.module)
+
+    # ------------------------------------------------------------------------------------------------ while it is made
+
+    def take(self, name: str, made: Made) -> None:
+        """Keep what a worker made of a module."""
+        self.made[name] = made
+        for (rank, tensor), value in made.hashes.items():
+            self.hashes[rank][tensor] = value
+        for (rank, tensor), data in made.small.items():
+            self.ranks[rank].put_small(tensor, data)
+
+    def completed(self, name: str) -> None:
+        """A module is written on all ranks."""
+        self._complete.add(name)
+
+    def unrecorded(self, sources: dict[str, str]) -> list[JournalEntry]:
+        """Journal entries of what is complete and not recorded yet; it has to be synced before they are written.
+
+        Compressed modules follow each other in the files, so they are recorded in order: a gap ends them.
+        """
+        entries = []
+        gap = False
+        for item in self.plan.modules:
+            name = item.module.name
+            if name not in self._complete:
+                gap = gap or item.compress
+            elif name not in self._recorded and not (gap and item.compress):
+                entries.append(self._entry(item, sources))
+        return entries
+
+    def record(self, entries: Iterable[JournalEntry]) -> None:
+        """Say in the journal that modules are complete and durable."""
+        found = list(entries)
+        self.journal.add(found)
+        self._recorded |= {entry.module for entry in found}
+
+    def _entry(self, item: PlannedModule, sources: dict[str, str]) -> JournalEntry:
+        made = self.made[item.module.name]
+        fixed = [output.name for output in item.fixed]
+        tensors: list[JournalTensor] = []
+        small: list[tuple[int, str, bytes, str]] = []
+        for rank, file in enumerate(self.ranks):
+            known = self.hashes[rank]
+            for name in [*fixed, *(tensor.name for tensor in (made.variable[rank] if made.variable else ()))]:
+                data = file.small(name)
+                if data is None:
+                    tensors.append(JournalTensor(rank, file.info(name), known[name]))
+                else:
+                    small.append((rank, name, data, known[name]))
+        return JournalEntry(
+            module=item.module.name,
+            tensors=tuple(tensors),
+            small=tuple(small),
+            sources={name: sources[name] for name in item.sources},
+            ratios=made.ratios,
+            fallback=made.fallback,
+        )
+
+    # ------------------------------------------------------------------------------------------------------- sealing
+
+    def seal(self, checkpoint: Checkpoint, name: str, source: str) -> Manifest:
+        """Write headers, side files and manifest; the directory is complete and durable then."""
+        told = _told(self.plan, self.made)
+        ranks = []
+        for number, file in enumerate(self.ranks):
+            size, header_hash, tensors = file.finish()
+            entries = [_tensor_entry(tensor, self.hashes[number][tensor.name], told, number) for tensor in tensors]
+            ranks.append(RankEntry(number, file.path.name, size, file.header_bytes, header_hash, entries))
+        compressed = [
+            member.name
+            for item in self.plan.modules
+            if told[item.module.name].quantization in UNCOMPRESSED
+            for member in item.module.members
+        ]
+        description = side_files.description_json(checkpoint.description, compressed)
+        self.sealed.write_file("quant_model_description.json", description)
+        self.sealed.write_file("config.json", side_files.config_json(checkpoint))
+        for path in checkpoint.side_files:
+            self.sealed.copy_file(path)
+        manifest = Manifest(
+            format_version=manifest_file.FORMAT_VERSION,
+            tool="w8a8sc",
+            tool_version=VERSION,
+            codec_version=CODEC_VERSION,
+            model=name,
+            architecture=checkpoint.config.architecture,
+            tensor_parallel_size=self.plan.tp,
+            options=self.plan.options.document(),
+            source=source,
+            layers=[
+                LayerEntry(layer, what.n, what.k, what.quantization, _rounded(what.ratio), what.fallback)
+                for layer, what in told.items()
+                if what.n
+            ],
+            ranks=ranks,
+            files=self.sealed.side_files,
+        )
+        self.sealed.seal(manifest)
+        self.journal.end()
+        return manifest
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What became of a module."""
+
+    quantization: str
+    fallback: str | None
+    ratio: float | None
+    ratios: tuple[float, ...]
+    n: int
+    k: int
+
+
+def _told(item: Plan, made: dict[str, Made]) -> dict[str, _Told]:
+    told = {}
+    for planned in item.modules:
+        result = made[planned.module.name]
+        fallback = planned.fallback or result.fallback
+        before = planned.module.quantization
+        quantization = COMPRESSED[before] if planned.compress and not fallback else before
+        size = (planned.module.n, planned.module.k)
+        told[planned.module.name] = _Told(quantization, fallback, result.ratio, result.ratios, *size)
+    return told
+
+
+def _tensor_entry(tensor: TensorInfo, hash_text: str, told: dict[str, _Told], rank: int) -> TensorEntry:
+    module, _, leaf = tensor.name.rpartition(".")
+    layer = told[module]
+    ratio = layer.ratios[rank] if leaf == "weight" and layer.quantization in UNCOMPRESSED else None
+    return TensorEntry(
+        *(tensor.name, tensor.dtype, list(tensor.shape), tensor.begin, tensor.end, hash_text, layer.quantization),
+        ratio=_rounded(ratio),
+        fallback=layer.fallback,
+    )
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else round(ratio, 6)
+
+
+def _largest_forms(item: PlannedModule) -> list[TensorInfo]:
+    """The tensors a compressed module may have, with the longest shapes: they decide the space kept for the header."""
+    name, n, k = item.module.name, item.module.n, item.module.row_bytes
+    return [
+        tensor_info(f"{name}.weight", "I8", (n, k * 10)),
+        tensor_info(f"{name}.index", "I8", (n * k,)),
+        tensor_info(f"{name}.info", "I64", (5,)),
+    ]

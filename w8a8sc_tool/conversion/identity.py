@@ -1,0 +1,57 @@
+"""What a checkpoint is, by content: the same wherever it lies and however it is split into files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from ..checkpoint import Checkpoint, SourceTensor
+from ..io import hashing
+from ..workers.pool import Pool
+from ..workers.progress import Progress
+
+_PIECE_BYTES = 256 << 20  # tensors are handed to workers in groups of about this size
+
+
+def identity(checkpoint: Checkpoint, hashes: Mapping[str, str]) -> str:
+    """The digest of a checkpoint, given the hash of every tensor."""
+    if checkpoint.identity is not None:
+        return checkpoint.identity
+    content = {
+        "tensors": [[t.name, t.dtype, t.shape, hashes[t.name]] for _, t in sorted(checkpoint.tensors.items())],
+        "config": checkpoint.config.content,
+        "description": checkpoint.description.content,
+        "files": [[path.name, *hashing.of_file(path)] for path in checkpoint.side_files],
+    }
+    return hashing.of_bytes(json.dumps(content, sort_keys=True).encode())
+
+
+def shallow_identity(checkpoint: Checkpoint) -> str:
+    """A digest of all but the tensors' values, which takes no time."""
+    return identity(checkpoint, dict.fromkeys(checkpoint.tensors, ""))
+
+
+def read_identity(checkpoint: Checkpoint, processes: int, progress: Progress) -> str:
+    """The digest of a checkpoint, by reading all of it."""
+    if checkpoint.identity is not None:
+        return checkpoint.identity
+    groups: list[list[SourceTensor]] = [[]]
+    for tensor in checkpoint.tensors.values():
+        if sum(t.nbytes for t in groups[-1]) >= _PIECE_BYTES:
+            groups.append([])
+        groups[-1].append(tensor)
+    hashes: dict[str, str] = {}
+    sizes: dict[int, int] = {}
+    progress.begin("hashing the source", checkpoint.nbytes)
+    with Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0) as pool:
+        while groups or pool.busy:
+            for number in pool.idle():
+                if groups:
+                    group = groups.pop()
+                    sizes[number] = sum(tensor.nbytes for tensor in group)
+                    pool.call(number, group[0].name if group else "hashing", "hash_sources", group)
+            for number, result in pool.wait():
+                hashes |= result
+                progress.advance(sizes[number])
+    progress.end()
+    return identity(checkpoint, hashes)

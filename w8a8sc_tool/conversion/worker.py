@@ -1,0 +1,174 @@
+"""What a conversion's worker does: make a module's tensors for all ranks and write them where it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ..backends.native import Shards, compress_shards
+from ..backends.produce import blocks, unchanged_source
+from ..backends.tiles import Run, TileStore, rows_of_tile
+from ..checkpoint import AssembledTensor, SourceTensor
+from ..checkpoint.reader import SourceReader
+from ..io import files, hashing
+from ..io.files import as_bytes
+from ..io.safetensors import tensor_info
+from ..layouts import Output
+from ..planning import PlannedModule
+from ..resharding.source import tiles_of
+from .messages import Answer, Claim, Key, Made, Unit
+
+
+class Converter:
+    """Works on one unit at a time; results whose place is not known yet wait here until `place` is called."""
+
+    def __init__(self, paths: list[list[str]], max_ratio: float, vendor: tuple[str, str] | None = None) -> None:
+        """paths: the rank files, by directory and rank; they exist already.
+
+        vendor: to compress through msmodelslim, a folder for its temporary files and its executor.
+        """
+        self._compress: Any = compress_shards
+        if vendor is not None:
+            from ..backends.msmodelslim.compressor import VendorCompressor
+
+            self._compress = VendorCompressor(*vendor).compress_shards
+        self._paths = [[Path(path) for path in directory] for directory in paths]
+        self._fds: dict[tuple[int, int], int] = {}
+        self._max_ratio = max_ratio
+        self._reader = SourceReader()
+        self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
+
+    def make(self, unit: Unit, offsets: dict[Key, int]) -> Answer:
+        """Make a module's tensors and write all that have an offset; a compressed weight waits for its place."""
+        hashes: dict[int, dict[tuple[int, str], str]] = {number: {} for number in unit.planned}
+        small: dict[int, dict[tuple[int, str], bytes]] = {number: {} for number in unit.planned}
+        for outputs in _same_tensors(unit):
+            self._write_outputs(outputs, unit, offsets, hashes, small)
+        compressed = {number: planned for number, planned in unit.planned.items() if planned.compress}
+        made = {number: Made(hashes[number], small[number]) for number in unit.planned if number not in compressed}
+        if compressed:
+            sources = next(iter(compressed.values())).sources
+            modules = [planned.module for planned in compressed.values()]
+            found = self._compress(modules, sources, self._reader, *self._tiles(sources.values()))
+            self._waiting[unit.name] = {}
+            for (number, planned), shards in zip(compressed.items(), found):
+                made[number] = self._judge(number, planned, shards, hashes[number], small[number])
+        return Answer(made, self.hash_sources(list(_sources(unit).values())))
+
+    def _judge(
+        self,
+        number: int,
+        planned: PlannedModule,
+        shards: Shards,
+        hashes: dict[tuple[int, str], str],
+        small: dict[tuple[int, str], bytes],
+    ) -> Made:
+        """Decide whether compression pays, for all ranks together, and keep what will be written."""
+        module = planned.module
+        ratios = tuple(shard.nbytes / (module.n * module.row_bytes) for shard in shards or ())
+        pays = bool(ratios) and max(ratios) < self._max_ratio
+        self._waiting[module.name][number] = (planned, shards if pays else None)
+        if not pays:
+            raw = tensor_info(module.weight.name, module.weight.dtype, module.weight.shape)
+            return Made(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
+        return Made(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
+
+    def _tiles(self, sources: Iterable[SourceTensor]) -> list[TileStore]:
+        """The tiles that a directory has of its weights already; nothing for a checkpoint."""
+        if not any(isinstance(source, AssembledTensor) for source in sources):
+            return []
+        store = TileStore()
+        for slices, left, tiling, n_tile, tiles in tiles_of(sources, self._reader.kept):
+            store.add(rows_of_tile(slices, tiling, n_tile), Run(left, left + tiling.k, tiles))
+        return [store]
+
+    def place(self, name: str, offsets: dict[Key, int]) -> dict[Key, str]:
+        """Write the tensors of a module that waited; returns their hashes."""
+        hashes: dict[Key, str] = {}
+        waiting = self._waiting.pop(name)
+        raw = {number: planned for number, (planned, shards) in waiting.items() if shards is None}
+        if raw:
+            found: dict[int, dict[tuple[int, str], str]] = {number: {} for number in raw}
+            outputs = {number: planned.module.weight for number, planned in raw.items()}
+            self._write_outputs(outputs, Unit(name, raw), offsets, found, {})
+            hashes |= {(number, *key): value for number, values in found.items() for key, value in values.items()}
+        for number, (_, shards) in waiting.items():
+            for rank, shard in enumerate(shards or ()):
+                for leaf in ("weight", "index", "info"):
+                    key = (number, rank, f"{name}.{leaf}")
+                    hashes[key] = self._write_pieces(number, rank, offsets[key], shard.pieces(leaf))
+        return hashes
+
+    def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
+        """Hashes of source tensors."""
+        return {source.name: self._reader.hash_of(source) for source in sources}
+
+    def check(self, claims: list[Claim], sources: list[tuple[SourceTensor, str]]) -> tuple[list[Claim], list[str]]:
+        """The claims that do not hold, and the names of source tensors that do not have the hash they had."""
+        wrong = [claim for claim in claims if hashing.of_range(claim.path, claim.begin, claim.end) != claim.hash]
+        return wrong, [source.name for source, expected in sources if self._reader.hash_of(source) != expected]
+
+    def _write_outputs(
+        self,
+        outputs: Mapping[int, Output],
+        unit: Unit,
+        offsets: Mapping[Key, int],
+        hashes: dict[int, dict[tuple[int, str], str]],
+        small: dict[int, dict[tuple[int, str], bytes]],
+    ) -> None:
+        """Write one tensor on all ranks of all directories: hashes of all, bytes of those that have no offset."""
+        numbers = list(outputs)
+        name = outputs[numbers[0]].name
+        sources = _sources(unit)
+        same = {
+            (number, rank): source
+            for number, output in outputs.items()
+            for rank in range(len(output.slices))
+            if (source := unchanged_source(output, rank, sources)) is not None
+        }
+        states: dict[tuple[int, int], Any] = {}
+        for place, rank, position, values in blocks(list(outputs.values()), sources, self._reader):
+            number = numbers[place]
+            if (number, rank) not in same:
+                states.setdefault((number, rank), hashing.new()).update(as_bytes(values))
+            offset = offsets.get((number, rank, name))
+            if offset is None:
+                small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
+            else:
+                self._write(number, rank, offset + position, values)
+        for (number, rank), state in states.items():
+            hashes[number][rank, name] = hashing.text(state)
+        for (number, rank), source in same.items():  # its bytes have been hashed as they were read
+            hashes[number][rank, name] = self._reader.hash_of(source)
+
+    def _write_pieces(self, number: int, rank: int, offset: int, pieces: Sequence[npt.NDArray[Any]]) -> str:
+        state = hashing.new()
+        for piece in pieces:
+            self._write(number, rank, offset, piece)
+            state.update(as_bytes(piece))
+            offset += piece.nbytes
+        return hashing.text(state)
+
+    def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any]) -> None:
+        files.write_at(self._fd(number, rank), self._paths[number][rank], as_bytes(values), offset)
+
+    def _fd(self, number: int, rank: int) -> int:
+        if (number, rank) not in self._fds:
+            self._fds[number, rank] = files.open_existing(self._paths[number][rank])
+        return self._fds[number, rank]
+
+
+def _sources(unit: Unit) -> Mapping[str, SourceTensor]:
+    return next(iter(unit.planned.values())).sources
+
+
+def _same_tensors(unit: Unit) -> list[dict[int, Output]]:
+    """The uncompressed tensors of a unit that have a place from the start: each by directory."""
+    found: dict[str, dict[int, Output]] = {}
+    for number, planned in unit.planned.items():
+        for output in planned.fixed:
+            found.setdefault(output.name, {})[number] = output
+    return list(found.values())

@@ -1,0 +1,77 @@
+"""Text from files nobody vouches for: small files, JSON and YAML, each with its limits."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+
+
+def read_small(path: Path, largest: int) -> bytes:
+    """A file that must fit in memory, which a device, a pipe or a sparse giant does not."""
+    try:
+        if not path.is_file():
+            raise InputError("not a regular file" if path.exists() else "no such file", str(path))
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", str(path)) from None
+    if len(data) > largest:
+        raise InputError(f"larger than the {largest} bytes such a file may have", str(path))
+    return data
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0][:80]!r} occurs twice")
+    return found
+
+
+def parse_json(text: bytes, where: str) -> dict[str, Any]:
+    """A JSON object from a file nobody vouches for; raises InputError for anything else, duplicate keys included."""
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise InputError(f"not valid JSON ({reason})", where, "restore the original file") from None
+    if not isinstance(content, dict):
+        raise InputError(f"a JSON object is wanted, not {type(content).__name__}", where, "restore the original file")
+    return content
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, which can make a small file expand without bound, and without repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not supported")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            raise yaml.YAMLError("a key occurs twice")
+        return mapping
+
+
+def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
+    """A YAML mapping from a file nobody vouches for; raises InputError for anything else."""
+    try:
+        content = yaml.load(data.decode("utf-8"), _PlainLoader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise InputError(f"not valid YAML ({reason})", where) from None
+    if not isinstance(content, dict):
+        raise InputError(f"a mapping is wanted, not {type(content).__name__}", where)
+    return content

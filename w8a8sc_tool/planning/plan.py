@@ -1,0 +1,227 @@
+"""The plan: for every tensor to be made, its recipe, its size and whether its layer is compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from ..checkpoint import Checkpoint, SourceTensor
+from ..checkpoint.reader import SourceReader
+from ..checkpoint.values import to_float32, to_offset
+from ..errors import InputError, Problem, UsageError, refuse
+from ..io.safetensors import DTYPES
+from ..layouts import COMPRESSED, DEFAULT_TARGET, Module, Output, Target, check_size, modules
+from .patterns import matches
+from .preset import DEFAULT_MAX_RATIO
+
+Fallback = Literal["source", "pinned", "shape", "ratio"]
+"""Why a linear layer is not compressed.
+
+source: the checkpoint holds it uncompressible. pinned: the user said so. shape: the 310P kernel cannot take it. ratio:
+compression would not make it small enough.
+"""
+
+# Documented limits of the 310P operator for compressed int8 weights (aclnn documentation, MatmulCompressDequant).
+SHAPE_MULTIPLE: Final = 64
+SMALLEST_N: Final = 128
+LARGEST_EXCLUDED_K: Final = 256
+
+# Published recipes compress to 0.40 .. 0.65; used only to estimate sizes before the work.
+ESTIMATED_RATIO: Final = 0.6
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What changes the output besides its input.
+
+    max_ratio: the ratio from which on a layer stays as it is. keep: patterns of layers to leave uncompressed. target:
+    the vLLM Ascend release whose keys are written. preset: the name of the one that was used. compress: False leaves
+    every layer W8A8S. backend: who compresses.
+    """
+
+    max_ratio: float = DEFAULT_MAX_RATIO
+    keep: tuple[str, ...] = ()
+    target: Target = DEFAULT_TARGET
+    preset: str = "none"
+    compress: bool = True
+    backend: str = "native"
+
+    def document(self) -> dict[str, Any]:
+        """The options as they stand in manifests and journals."""
+        return dict(msgspec.json.decode(msgspec.json.encode(self)))
+
+    def check(self) -> None:
+        """Raises UsageError for values that cannot work."""
+        if not 0 < self.max_ratio < 1:
+            raise UsageError(
+                f"max ratio {self.max_ratio:g} is not between 0 and 1",
+                remedy="a compressed weight as large as the original would be refused by vLLM's loader",
+            )
+
+
+class PlannedModule(msgspec.Struct, frozen=True):
+    """A module and what becomes of it. `compress` with fallback None is final only once the ratio is known."""
+
+    module: Module
+    compress: bool
+    fallback: Fallback | None
+    sources: dict[str, SourceTensor]
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(source.nbytes for source in self.sources.values())
+
+    @property
+    def fixed(self) -> tuple[Output, ...]:
+        """The outputs whose size is known before the work: all but a weight that will be compressed."""
+        if not self.compress:
+            return self.module.outputs
+        weight = self.module.weight.name
+        return tuple(output for output in self.module.outputs if output.name != weight)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that will be made of a checkpoint for one tensor-parallel size."""
+
+    tp: int
+    options: Options
+    modules: tuple[PlannedModule, ...]
+    unused: tuple[SourceTensor, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(m.source_bytes for m in self.modules) + sum(source.nbytes for source in self.unused)
+
+    @property
+    def estimated_rank_bytes(self) -> int:
+        """About how large each rank's tensors will be."""
+        return sum(record["bytes"] for record in self.records())
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One record per output tensor, as a dry run prints it: sizes are those of one rank."""
+        for planned in self.modules:
+            weight = planned.module.weight.name if planned.compress else ""
+            for output in planned.module.outputs:
+                compressed = output.name == weight
+                yield {
+                    "name": output.name,
+                    "dtype": output.dtype,
+                    "shape": list(output.shape),
+                    "quantization": COMPRESSED[planned.module.quantization]
+                    if planned.compress
+                    else planned.module.quantization,
+                    "cut": cut_of(output),
+                    "sources": sorted({piece.source for rank in output.slices for piece in rank}),
+                    "fallback": planned.fallback,
+                    "ratio": "open" if compressed else None,
+                    "bytes": int(output_bytes(output) * (ESTIMATED_RATIO if compressed else 1)),
+                }
+
+
+def output_bytes(output: Output) -> int:
+    """Bytes of an uncompressed output tensor on one rank."""
+    return int(np.prod(output.shape, dtype=np.int64)) * DTYPES[output.dtype].itemsize
+
+
+def cut_of(output: Output) -> str:
+    """How tensor parallelism cuts an output: none, rows or columns."""
+    if all(rank == output.slices[0] for rank in output.slices):
+        return "none"
+    return "columns" if any(piece.last_column for rank in output.slices for piece in rank) else "rows"
+
+
+def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
+    """Plan a conversion; raises InputError with everything about the checkpoint that stands in its way."""
+    options.check()
+    if tp < 1:
+        raise UsageError(f"tensor-parallel size {tp} is not positive")
+    refuse(check_size(checkpoint.config, tp))
+    found, problems = modules(checkpoint.config, checkpoint.description, tp, options.target)
+    for module in found:
+        problems += source_problems(module, checkpoint)
+    refuse(problems)
+    keep = options.keep if options.compress else ("*",)
+    planned = tuple(decide(module, checkpoint.tensors, keep) for module in found)
+    used = {name for item in planned for name in item.sources}
+    unused = tuple(tensor for name, tensor in checkpoint.tensors.items() if name not in used)
+    warnings = [*checkpoint.warnings, *_scalar_warnings(planned)]
+    if unused:
+        names = ", ".join(tensor.name for tensor in unused[:3]) + (", ..." if len(unused) > 3 else "")
+        warnings.append(f"{len(unused)} tensors of the checkpoint have no place in the output: {names}")
+    return Plan(tp, options, planned, unused, tuple(warnings))
+
+
+def source_problems(module: Module, checkpoint: Checkpoint) -> Iterator[Problem]:
+    """Source tensors that are missing or not what the layer needs."""
+    for wanted in module.sources:
+        tensor = checkpoint.tensors.get(wanted.name)
+        if tensor is None:
+            yield Problem(f"{wanted.name} is missing", str(checkpoint.path), "the checkpoint is incomplete")
+            continue
+        # Some savers write one-element tensors without a dimension, and per-channel values flat.
+        if tensor.shape != wanted.shape and _flat(tensor.shape) != _flat(wanted.shape):
+            yield Problem(
+                f"{wanted.name} has shape {list(tensor.shape)}, {list(wanted.shape)} is wanted",
+                tensor.path,
+                "config.json and the weights do not belong together",
+            )
+        if tensor.dtype not in wanted.dtypes:
+            yield Problem(f"{wanted.name} is {tensor.dtype}, {' or '.join(wanted.dtypes)} is wanted", tensor.path)
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def decide(module: Module, tensors: dict[str, SourceTensor], keep: Sequence[str] = ()) -> PlannedModule:
+    """Whether a module is compressed, as far as that is known before the work."""
+    sources = {source.name: tensors[source.name] for source in module.sources}
+    fallback: Fallback | None = None
+    if module.kind == "linear":
+        if module.quantization not in COMPRESSED:
+            fallback = "source"
+        elif any(matches(pattern, names_of(module)) for pattern in keep):
+            fallback = "pinned"
+        elif not fits_kernel(module.n, module.k):
+            fallback = "shape"
+    compress = module.kind == "linear" and fallback is None
+    return PlannedModule(module, compress, fallback, sources)
+
+
+def names_of(module: Module) -> tuple[str, ...]:
+    """What a pattern may call a layer: its fused name and its members' names in the checkpoint."""
+    return (module.name, *(member.name for member in module.members))
+
+
+def fits_kernel(n: int, k: int) -> bool:
+    """Whether the 310P operator takes a compressed weight of a rank's size [n, k]."""
+    return n % SHAPE_MULTIPLE == 0 and n >= SMALLEST_N and k % SHAPE_MULTIPLE == 0 and k > LARGEST_EXCLUDED_K
+
+
+def _scalar_warnings(planned: Iterable[PlannedModule]) -> Iterator[str]:
+    """Layers whose members disagree about a scalar that the fused layer has one of; refuses unusable offsets."""
+    reader = SourceReader()
+    problems = []
+    try:
+        for item in planned:
+            for leaf in ("input_scale", "input_offset"):
+                values = set()
+                for source in item.sources.values():
+                    if not source.name.endswith(f".{leaf}"):
+                        continue
+                    value = reader.read_rows(source, 0, 1)
+                    values.add(float(to_float32(value, source.dtype).ravel()[0]))
+                    if leaf == "input_offset":
+                        try:
+                            to_offset(value, source.dtype, source)
+                        except InputError as error:
+                            problems += error.problems
+                if len(values) > 1:
+                    told = ", ".join(f"{value:g}" for value in sorted(values))
+                    yield f"{item.module.name}: the members' {leaf} differ ({told}); vLLM uses the last one"
+    finally:
+        reader.close()
+    refuse(problems)
