@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from w8a8sc_tool.cli.main import group
 from w8a8sc_tool.conversion.convert import target_folder
 
 COMMANDS = (
@@ -37,6 +39,33 @@ def test_help_of_every_command_shows_an_example() -> None:
         result = run(command, "--help")
         assert result.returncode == 0
         assert f"w8a8sc {command}" in result.stdout.partition("Example:")[2]
+
+
+def test_the_first_screen() -> None:
+    """Without a command: the help, on standard output, and the exit code of a wrong use."""
+    bare, asked = run(env={**os.environ, "COLUMNS": "80"}), run("--help", env={**os.environ, "COLUMNS": "80"})
+    assert (bare.returncode, bare.stderr, asked.returncode) == (2, "", 0)
+    assert bare.stdout == asked.stdout
+    assert all(len(line) <= 80 and not line.endswith("...") for line in bare.stdout.splitlines()[1:])
+    sections = re.split(r"^(Make|Check|Use):$", bare.stdout, flags=re.M)[1:]
+    assert sections[::2] == ["Make", "Check", "Use"]
+    listed = [line.split()[0] for text in sections[1::2] for line in text.split("\n\n")[0].split("\n") if line]
+    assert sorted(listed) == sorted(COMMANDS) == sorted(group.commands)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_sentence(command: str) -> None:
+    options = [parameter for parameter in group.commands[command].params if isinstance(parameter, click.Option)]
+    for option in options:
+        assert option.help and option.help.endswith((".", "]")) and len(option.help) > 15, option.name
+
+
+@pytest.mark.parametrize("flag", ["-j 2", "--no-verify", "--no-resume"])
+def test_a_flag_that_has_no_meaning_is_refused(sealed_copy: Path, tmp_path: Path, flag: str) -> None:
+    result = run("decompress", sealed_copy, "--checkpoint", "-o", tmp_path / "out", *flag.split())
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {flag.split()[0]} does not go with --checkpoint")
+    assert not (tmp_path / "out").exists()
 
 
 def test_compress_prints_the_result_and_nothing_else(tiny: Path, tmp_path: Path) -> None:
@@ -108,7 +137,7 @@ def test_quiet(tiny: Path, tmp_path: Path) -> None:
         (("compress",), 2, "error: Missing argument 'MODEL'"),
         (("compress", "{tiny}", "--frobnicate"), 2, "error: No such option"),
         (("compress", "{tiny}", "--max-ratio", "1"), 2, "error: max ratio 1"),
-        (("frobnicate",), 2, "error: No such command"),
+        (("frobnicate",), 2, "error: No such command 'frobnicate': see w8a8sc --help"),
         (("verify", "{tiny}"), 3, "error: no model-rank-*-part-*.safetensors file"),
         (("inspect", "/dev/null"), 3, "error: not a folder"),
         (("synthesize", "{tiny}"), 3, "error: exists already"),

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ..jobs.inspect import Inspection, ModuleRow
 
 
-@group.command()
+@group.command(short_help="Prove that a directory is whole, and equal to its source")
 @click.argument("directory")
-@click.option("--source", help="Also compare every tensor with this W8A8S checkpoint.")
-@click.option("--quick", is_flag=True, help="Check sizes and structure only.")
+@click.option("--source", help="Also compare every value with this W8A8S checkpoint.")
+@click.option("--quick", is_flag=True, help="Check sizes and structure only: no hashes, no decoding.")
 @processes_option
 @common
 def verify(directory: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
@@ -37,7 +37,7 @@ def verify(directory: str, source: str | None, quick: bool, processes: int | Non
     return 0 if report.ok else 1
 
 
-@group.command()
+@group.command(short_help="Say whether two directories hold the same model")
 @click.argument("first")
 @click.argument("second")
 @processes_option
@@ -60,7 +60,7 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     return 0 if found.same_model else 1
 
 
-@group.command()
+@group.command(short_help="Show what a checkpoint or a directory holds")
 @click.argument("path")
 @common
 def inspect(path: str, as_json: bool, quiet: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import UsageError
 from .group import F, common, group, processes_option
 from .output import Output, duration, size
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..planning import Plan
 
 
-@group.command()
+@group.command(short_help="Turn a W8A8S checkpoint into directories that vLLM serves")
 @click.argument("model")
 @click.option(
     *("--tp", "--tensor-parallel-size", "tp"),
@@ -23,26 +24,54 @@ if TYPE_CHECKING:
     multiple=True,
     default=(1,),
     show_default=True,
-    help="Tensor-parallel size to serve with; may be given several times.",
+    help="Tensor-parallel size to serve with; give it several times for several sizes in one pass.",
 )
 @click.option("-o", "--output", default=".", help="Folder below which the directories are created [default: here].")
 @click.option("--name", help="The model's name in folder names [default: from MODEL].")
 @processes_option
-@click.option("--backend", type=click.Choice(["auto", "native", "msmodelslim"]), default="auto", show_default=True)
-@click.option("--executor", metavar="vendor|builtin|PATH", help="What msmodelslim starts for each tensor.")
 @click.option(
-    "--preset", default="auto", show_default=True, metavar="auto|none|FILE", help="What is known of the model."
+    "--backend",
+    type=click.Choice(["auto", "native", "msmodelslim"]),
+    default="auto",
+    show_default=True,
+    help="Who compresses: this tool's codec, or msmodelslim; auto takes msmodelslim where it has an executor built "
+    "with CANN.",
 )
 @click.option(
-    "--keep", multiple=True, metavar="PATTERN", help="Leave these layers uncompressed; * and ? as in a shell."
+    "--executor",
+    metavar="vendor|builtin|PATH",
+    help="The program that msmodelslim starts for each tensor [default: the vendor's if it is installed].",
 )
-@click.option("--max-ratio", type=float, help="Keep layers W8A8S that do not compress below this [default: 0.95].")
-@click.option("--target", type=click.Choice(["0.18", "0.23"]), default="0.18", show_default=True, help="vLLM Ascend.")
+@click.option(
+    "--preset",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|FILE",
+    help="The model's preset: the one that matches its config.json, none, or a YAML file of your own.",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave layers of this name uncompressed, * and ? as in a shell; may be given several times.",
+)
+@click.option(
+    "--max-ratio",
+    type=float,
+    help="Leave a layer W8A8S if its compressed size is this fraction of it or more [default: the preset's, 0.95].",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["0.18", "0.23"]),
+    default="0.18",
+    show_default=True,
+    help="Release of vLLM Ascend that will serve; they want different tensors beside the weights.",
+)
 @click.option("--no-compress", is_flag=True, help="Write an uncompressed W8A8S directory.")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete.")
 @click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it.")
-@click.option("--no-verify", is_flag=True, help="Do not read the output back.")
+@click.option("--no-verify", is_flag=True, help="Do not read the output back and check it before it is put in place.")
 @common
 def compress(
     model: str,
@@ -107,8 +136,12 @@ def _of_directory(function: F) -> F:
     """What commands take that make directories of directories."""
     for option in (
         common,
-        click.option("--no-verify", is_flag=True, help="Do not read the output back."),
-        click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left."),
+        click.option(
+            "--no-verify", is_flag=True, help="Do not read the output back and check it before it is put in place."
+        ),
+        click.option(
+            "--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it."
+        ),
         click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete."),
         processes_option,
         click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
@@ -118,7 +151,7 @@ def _of_directory(function: F) -> F:
     return function
 
 
-@group.command()
+@group.command(short_help="Cut a directory for other tensor-parallel sizes")
 @_of_directory
 @click.option(
     *("--tp", "--tensor-parallel-size", "tp"),
@@ -137,7 +170,7 @@ def reshard(directory: str, tp: tuple[int, ...], **how: Any) -> None:
     _reshard(directory, tp, compress=True, **how)
 
 
-@group.command()
+@group.command(short_help="Turn a directory back into W8A8S")
 @_of_directory
 @click.option("--checkpoint", is_flag=True, help="Write an unsharded checkpoint with the original tensor names.")
 def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
@@ -150,6 +183,9 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
     if not checkpoint:
         _reshard(directory, None, compress=False, **how)
         return
+    for name, flag in (("processes", "-j"), ("no_verify", "--no-verify"), ("no_resume", "--no-resume")):
+        if how[name]:
+            raise UsageError(f"{flag} does not go with --checkpoint, which is written by one process in one go")
     from ..jobs.reshard import to_checkpoint
 
     out = Output(as_json=how["as_json"], quiet=how["quiet"])
@@ -189,10 +225,18 @@ def _reshard(
         _show_compressed(result, out)
 
 
-@group.command()
+@group.command(short_help="Carry out many conversions that a YAML file lists")
 @click.argument("file")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--ray-address", metavar="ADDRESS", help="Of the Ray cluster [default: the one of this machine].")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where jobs run: one after the other on this machine, or spread over a Ray cluster.",
+)
+@click.option(
+    "--ray-address", metavar="ADDRESS", help="Address of the Ray cluster [default: the one this machine belongs to]."
+)
 @processes_option
 @common
 def batch(file: str, engine: Any, ray_address: str | None, processes: int | None, as_json: bool, quiet: bool) -> int:

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from .._version import VERSION
+
+USAGE: Final = 2  # the exit code of a command line that asks for nothing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,19 +19,51 @@ F = TypeVar("F", bound=Callable[..., Any])
 def common(function: F) -> F:
     """--json and --quiet."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
-        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document instead of text."),
+        click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
     ):
         function = option(function)
     return function
 
 
 processes_option = click.option(
-    "-j", "--processes", type=click.IntRange(1, 1024), help="Worker processes [default: cores and memory allow]."
+    "-j",
+    "--processes",
+    type=click.IntRange(1, 1024),
+    help="Number of worker processes [default: as many as cores and memory allow].",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Sections(click.Group):
+    """A group whose help lists its commands by what they are for, in the order of a first use."""
+
+    SECTIONS: Final = {
+        "Make": ("compress", "batch", "reshard", "decompress", "synthesize"),
+        "Check": ("inspect", "verify", "compare", "fit", "doctor"),
+        "Use": ("serve", "generate", "install-executor", "compile"),
+    }
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in self.SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str()) for name in names])
+
+
+@click.group(
+    cls=Sections,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad input, 4 something is missing here, 130 interrupted, "
+    "143 terminated.",
+)
 @click.version_option(VERSION, prog_name="w8a8sc", message="%(prog)s %(version)s")
-def group() -> None:
-    """Compress W8A8S checkpoints into W8A8SC sharded_state directories for Ascend 310P."""
+@click.pass_context
+def group(ctx: click.Context) -> int:
+    """Compress W8A8S checkpoints into W8A8SC sharded_state directories for Ascend 310P.
+
+    First use: w8a8sc compress MODEL --tp 4, then w8a8sc serve DIR.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    click.echo(ctx.get_help())
+    return USAGE

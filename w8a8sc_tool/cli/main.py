@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         _debug()
         hint = f": see {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        print(f"error: {error.format_message()}{hint}", file=sys.stderr)
+        print(f"error: {error.format_message().removesuffix('.')}{hint}", file=sys.stderr)
         return 2
     except (click.Abort, KeyboardInterrupt):
         print("interrupted: run the same command again", file=sys.stderr)

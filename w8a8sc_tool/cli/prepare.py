@@ -12,7 +12,7 @@ from .group import common, group
 from .output import Output, size
 
 
-@group.command("compile")
+@group.command("compile", short_help="Compile the kernels ahead, for image builds")
 @common
 def compile_kernels(as_json: bool, quiet: bool) -> None:
     """Compile the kernels now, so that no later start has to: for image builds.
@@ -32,8 +32,8 @@ def compile_kernels(as_json: bool, quiet: bool) -> None:
     out.result(f"compiled kernels are in {folder}")
 
 
-@group.command("install-executor")
-@click.option("--uninstall", is_flag=True, help="Remove it again.")
+@group.command("install-executor", short_help="Let msmodelslim compress without CANN")
+@click.option("--uninstall", is_flag=True, help="Remove the executor again.")
 @common
 def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
     """Give the installed msmodelslim an executor, so that it compresses without CANN.
@@ -55,21 +55,44 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
         out.result(f"{path}: msmodelslim now compresses with w8a8sc's codec")
 
 
-@group.command()
+@group.command(short_help="Write a random W8A8S checkpoint to try things on")
 @click.argument("folder")
-@click.option("--preset", default="tiny", show_default=True, help="qwen3-8b, qwen3-14b, qwen3-32b or tiny.")
+@click.option(
+    "--preset", default="tiny", show_default=True, help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b or tiny."
+)
 @click.option("--layers", type=click.IntRange(1, 4096), help="Decoder layers [default: the preset's].")
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16"]), default="float16", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16"]),
+    default="float16",
+    show_default=True,
+    help="Type of the FLOAT tensors.",
+)
 @click.option("--tied/--untied", default=False, help="Share embeddings and lm_head [default: untied].")
 @click.option("--norm-bias/--no-norm-bias", default=None, help="Norms with bias [default: the preset's].")
 @click.option("--vocab-size", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
-@click.option("--float", "floats", multiple=True, metavar="PATTERN", help="FLOAT layers instead of the recipe's.")
-@click.option("--w8a8", "w8a8", multiple=True, metavar="PATTERN", help="W8A8 layers.")
-@click.option("--dynamic", multiple=True, metavar="PATTERN", help="W8A8_DYNAMIC layers.")
-@click.option("--w16a16s", multiple=True, metavar="PATTERN", help="W16A16S layers.")
-@click.option("--no-float", is_flag=True, help="No FLOAT layers.")
+@click.option(
+    "--float",
+    "floats",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers of this name are FLOAT, instead of the recipe's; may be given several times.",
+)
+@click.option(
+    "--w8a8", "w8a8", multiple=True, metavar="PATTERN", help="Layers of this name are W8A8; may be given several times."
+)
+@click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers of this name are W8A8_DYNAMIC; may be given several times.",
+)
+@click.option(
+    "--w16a16s", multiple=True, metavar="PATTERN", help="Layers of this name are W16A16S; may be given several times."
+)
+@click.option("--no-float", is_flag=True, help="No layer is FLOAT, whatever the recipe says.")
 @click.option("--part-size", type=float, metavar="GB", help="Split into files of about this size; 0 for one file.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the weights.")
 @common
 def synthesize(
     folder: str,

@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from ..serving.environment import Row
 
 
-@group.command()
+@group.command(short_help="Generate text with the bundled runtime, on any machine")
 @click.argument("directory")
-@click.option("--prompt", help="Text; the chat template of the directory is applied.")
-@click.option("--token-ids", metavar="1,2,3", help="Tokens instead of text.")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--prompt", help="Text to answer; the directory's chat template is applied.")
+@click.option("--token-ids", metavar="1,2,3", help="Numbers of tokens instead of text; needs no tokenizer.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=32, show_default=True, help="Tokens to stop after.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0 considers all tokens.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
-@click.option("--device", type=click.Choice(["cpu", "npu"]), default="cpu", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "npu"]),
+    default="cpu",
+    show_default=True,
+    help="What computes: this machine's processors, or its NPUs through torch_npu.",
+)
 @common
 def generate(
     directory: str,
@@ -67,11 +73,15 @@ def generate(
     return 0 if found.ok else 1
 
 
-@group.command(context_settings={"ignore_unknown_options": True})
+@group.command(
+    context_settings={"ignore_unknown_options": True}, short_help="Start vLLM with the options that 310P needs"
+)
 @click.argument("directory")
 @click.option("--print", "print_only", is_flag=True, help="Print the command for a shell, and start nothing.")
-@click.option("--container", "in_container", is_flag=True, help="Print a docker run line that serves.")
-@click.option("--force", is_flag=True, help="Warn about what cannot work instead of refusing it.")
+@click.option(
+    "--container", "in_container", is_flag=True, help="Print a docker run line that serves, and start nothing."
+)
+@click.option("--force", is_flag=True, help="Only warn about what cannot work or does not fit, instead of refusing it.")
 @click.argument("vllm_args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def serve(
@@ -97,14 +107,25 @@ def serve(
         job.start(prepared.command)
 
 
-@group.command()
+@group.command(short_help="Say what fits on a chip, and how long sequences may get")
 @click.argument("path")
 @click.option("--tp", type=click.IntRange(1, 1024), help="One tensor-parallel size [default: all that work].")
-@click.option("--chip-memory", default="43693M", show_default=True, help="Of one chip: half of a 300I Duo card's.")
-@click.option("--max-model-len", type=click.IntRange(1), help="Tokens of the longest sequence.")
+@click.option(
+    "--chip-memory",
+    default="43693M",
+    show_default=True,
+    help="Memory of one chip, in powers of 1024: half of a 300I Duo card's.",
+)
+@click.option(
+    "--max-model-len", type=click.IntRange(1), help="Tokens of the longest sequence [default: the largest that fits]."
+)
 @click.option("--max-num-seqs", type=click.IntRange(1), help="Sequences served at a time [default: the preset's].")
-@click.option("--compressed-masks/--no-compressed-masks", default=False, help="What torch_npu supports [default: no].")
-@click.option("--plot", metavar="FILE", help="Draw memory against max-model-len, as PNG or SVG.")
+@click.option(
+    "--compressed-masks/--no-compressed-masks",
+    default=False,
+    help="Whether torch_npu has compressed masks: 2.10.0.post4 and later do [default: no].",
+)
+@click.option("--plot", metavar="FILE", help="Also draw memory against max-model-len into this PNG or SVG file.")
 @common
 def fit(
     path: str,
@@ -146,9 +167,16 @@ def fit(
     return 0 if all(one.fits for one in found) or (tp is None and any(one.fits for one in found)) else 1
 
 
-@group.command()
-@click.option("--device", is_flag=True, help="Run the runtime's operators on NPU 0 against the CPU instead.")
-@click.option("--for", "task", type=click.Choice(["convert", "serve"]), help="Judge by one task alone.")
+@group.command(short_help="Say whether this machine can convert, and serve")
+@click.option(
+    "--device", is_flag=True, help="Run the runtime's operators on NPU 0 and compare them with the CPU's, instead."
+)
+@click.option(
+    "--for",
+    "task",
+    type=click.Choice(["convert", "serve"]),
+    help="Judge by this task alone [default: convert, and serve where there is an NPU].",
+)
 @common
 def doctor(device: bool, task: Any, as_json: bool, quiet: bool) -> int:
     """Examine this machine: can it convert, and can it serve? With --device: does its NPU compute what it should?
