@@ -22,8 +22,20 @@ if TYPE_CHECKING:
 @click.option("--prompt", help="Text to answer; the directory's chat template is applied.")
 @click.option("--token-ids", metavar="1,2,3", help="Numbers of tokens instead of text; needs no tokenizer.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=32, show_default=True, help="Tokens to stop after.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=click.IntRange(0), default=0, show_default=True, help="0 considers all tokens.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Temperature of the sampling; 0 takes the likeliest token.",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Sample among this many tokens; 0 considers all.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
 @click.option(
