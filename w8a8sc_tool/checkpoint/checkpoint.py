@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, Problem
 from ..io.documents import parse_json, read_small
+from ..io.folders import refuse_as_checkpoint
 from ..io.safetensors import TensorFile
 from . import config as config_file
 from . import description as description_file
@@ -75,6 +76,7 @@ class Checkpoint:
         if not folder.is_dir():
             what = "not a folder" if folder.exists() else "no such folder"
             raise InputError(what, str(folder), "give the folder that holds config.json and the weights")
+        refuse_as_checkpoint(folder)
         problems: list[Problem] = []
         config = description = None
         try:

@@ -15,7 +15,6 @@ from typing import Any, Final
 from ..errors import InputError, MissingError, UsageError, WorkError
 from ..runtime.directory import check_directory, config_of
 from ..runtime.sampling import Sampling
-from ..sharded_state import is_sharded_state
 from ..workers.machine import cores, free_memory
 from ..workers.pool import Pool
 
@@ -86,10 +85,8 @@ def generate(
     folder = Path(directory)
     if not folder.is_dir():
         raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
-    if not is_sharded_state(folder):
-        raise InputError("not a sharded_state directory", str(folder), "make one with w8a8sc compress")
-    _need(device)
     tp = check_directory(folder)
+    _need(device)
     config = config_of(folder)
     with _text(folder, wanted=prompt is not None) as text:
         tokens = list(token_ids) if token_ids is not None else text.encode(prompt)

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 from ..checkpoint import Checkpoint, Description
 from ..errors import InputError
+from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES
-from ..sharded_state import LayerEntry, ShardedState, is_sharded_state
+from ..sharded_state import LayerEntry, ShardedState
 
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 

@@ -14,13 +14,14 @@ from ..checking.verify import verify
 from ..checkpoint import Checkpoint, ModelConfig
 from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
+from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, check_size
 from ..planning import Options, make_plan
 from ..planning import preset as presets
 from ..serving import Command, Estimate, Service, build, container, estimate
 from ..serving.command import DEVICES_VARIABLE, MOUNTS, capture_warning, parse_options, release_of
 from ..serving.memory import CHIP_MEMORY
-from ..sharded_state import ShardedState, is_sharded_state
+from ..sharded_state import ShardedState
 from .compress import model_name
 
 _OLDEST: Final = "0.18.0"  # assumed where no vLLM Ascend is installed

@@ -4,7 +4,7 @@ from .directory import SealedDirectory, check_target, recover
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
 from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
 from .rank_file import RankFile
-from .reader import ShardedState, is_sharded_state
+from .reader import ShardedState
 
 __all__ = [
     "FileEntry",
@@ -19,7 +19,6 @@ __all__ = [
     "ShardedState",
     "TensorEntry",
     "check_target",
-    "is_sharded_state",
     "recover",
     "refuse_other",
 ]

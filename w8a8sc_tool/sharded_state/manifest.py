@@ -10,8 +10,9 @@ import msgspec
 
 from ..errors import InputError
 from ..io import hashing
+from ..io.folders import MANIFEST
 
-NAME: Final = "w8a8sc_manifest.json"
+NAME: Final = MANIFEST
 FORMAT_VERSION: Final = 1
 LARGEST_TP: Final = 1024  # nobody has so many chips for one model
 _LARGEST: Final = 64 << 20  # bytes; a tensor takes about 350 of them

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from ..errors import InputError, Problem
+from ..io.folders import RANK_FILE, refuse_as_directory
 from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
 from .manifest import Manifest
-
-# What vLLM's loader globs for, with its rank and part.
-RANK_FILE: Final = re.compile(r"model-rank-(0|[1-9]\d{0,5})-part-(.*)\.safetensors")
 
 
 @dataclass
@@ -35,7 +31,7 @@ class ShardedState:
         files = [(int(match[1]), file) for match, file in matches if match]
         manifest = manifest_file.load(folder)
         if not files and manifest is None:
-            raise InputError("no model-rank-*-part-*.safetensors file", str(folder), "give a sharded_state directory")
+            refuse_as_directory(folder)
         state = cls(folder, manifest)
         for rank, file in files:
             if rank >= manifest_file.LARGEST_TP:
@@ -69,10 +65,3 @@ class ShardedState:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def is_sharded_state(path: Path) -> bool:
-    """Whether a folder looks like a sharded_state directory rather than a checkpoint."""
-    if (path / manifest_file.NAME).exists():
-        return True
-    return path.is_dir() and any(RANK_FILE.fullmatch(file.name) for file in path.iterdir())

@@ -1,0 +1,95 @@
+"""What a folder is, told by the names in it: a sharded_state directory, a checkpoint, or a tree that holds directories.
+
+People give the folder beside the right one: the directory in place of the checkpoint, the root of a published tree in
+place of one of its sizes. The errors here say which it is and list the right ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ..errors import InputError
+
+MANIFEST: Final = "w8a8sc_manifest.json"
+
+# What vLLM's loader globs for, with its rank and part.
+RANK_FILE: Final = re.compile(r"model-rank-(0|[1-9]\d{0,5})-part-(.*)\.safetensors")
+
+# A published tree has its directories two levels down: NAME-w8a8sc-310-vllm/TP4/NAME-w8a8sc-310-vllm-tp4.
+_LEVELS: Final = 3
+_MOST_FOLDERS: Final = 1000  # looked at; whoever gives / as a path should not wait
+_MOST_LISTED: Final = 8
+
+# Directories in the making, and those a replacement has moved aside.
+_NOT_DIRECTORIES: Final = (".partial", ".replaced")
+
+
+def is_sharded_state(path: Path) -> bool:
+    """Whether a folder looks like a sharded_state directory rather than a checkpoint."""
+    if (path / MANIFEST).exists():
+        return True
+    return path.is_dir() and any(RANK_FILE.fullmatch(file.name) for file in path.iterdir())
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder looks like a checkpoint: a configuration and weights that are no rank's."""
+    return (path / "config.json").exists() and any(path.glob("*.safetensors")) and not is_sharded_state(path)
+
+
+def directories_below(folder: Path) -> list[Path]:
+    """The sharded_state directories in a tree, at most three levels down, sorted by path with numbers as numbers."""
+    return sorted(_directories(folder, _LEVELS, [0]), key=_natural)
+
+
+def _directories(folder: Path, levels: int, looked_at: list[int]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        looked_at[0] += 1
+        hidden = path.name.startswith(".") or path.name.endswith(_NOT_DIRECTORIES)
+        if hidden or looked_at[0] > _MOST_FOLDERS or not path.is_dir():
+            continue
+        if is_sharded_state(path):
+            yield path
+        elif levels > 1:
+            yield from _directories(path, levels - 1, looked_at)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def refuse_as_directory(folder: Path) -> None:
+    """Raise InputError for a folder that was given as a sharded_state directory and has no rank file."""
+    refuse_tree(folder)
+    if is_checkpoint(folder):
+        raise InputError(
+            "a checkpoint, not a sharded_state directory", str(folder), f"make one of it: w8a8sc compress {folder}"
+        )
+    raise InputError("no model-rank-*-part-*.safetensors file", str(folder), "give a sharded_state directory")
+
+
+def refuse_as_checkpoint(folder: Path) -> None:
+    """Raise InputError for a folder given as a checkpoint that is a sharded_state directory, or a tree of some."""
+    if is_sharded_state(folder):
+        raise InputError(
+            "a sharded_state directory, not a checkpoint",
+            str(folder),
+            f"give the checkpoint it was made of; for another size: w8a8sc reshard {folder} --tp N; back to a "
+            f"checkpoint: w8a8sc decompress {folder} --checkpoint",
+        )
+    if not is_checkpoint(folder):
+        refuse_tree(folder)
+
+
+def refuse_tree(folder: Path) -> None:
+    """Raise InputError, listing them, for a folder that has sharded_state directories below it and is none itself."""
+    directories = [] if is_sharded_state(folder) else directories_below(folder)
+    if directories:
+        listed = ", ".join(str(path) for path in directories[:_MOST_LISTED])
+        more = f" and {len(directories) - _MOST_LISTED} more" if len(directories) > _MOST_LISTED else ""
+        one_of = "one of " if len(directories) > 1 else ""
+        raise InputError(
+            "not a sharded_state directory, but a folder that holds such", str(folder), f"give {one_of}{listed}{more}"
+        )
