@@ -223,6 +223,18 @@ def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, i
         generate(bare, token_ids=[99999])
 
 
+def test_token_ids_need_no_tokenizer(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """Not even a good one; a prompt does, and the error is the tokenizer's."""
+    spoilt = Path(shutil.copytree(directories("mixed", 1), tmp_path / "spoilt"))
+    wanted = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
+    for content in ("version https://git-lfs.github.com/spec/v1\n", "", "{}"):
+        (spoilt / "tokenizer.json").write_text(content)
+        found = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
+        assert (found.tokens, found.text) == (wanted.tokens, None)
+        with pytest.raises(InputError, match=r"tokenizer.*tokenizer\.json.*--token-ids"):
+            generate(spoilt, prompt="hello")
+
+
 def test_templates_cannot_run_code(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
     for template, message in (

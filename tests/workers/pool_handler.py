@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import time
 
 from w8a8sc_tool.errors import InputError
+
+
+class Unwilling:
+    """Cannot be made."""
+
+    def __init__(self, reason: str) -> None:
+        if reason == "input":
+            raise InputError("bad file", "tokenizer.json", "mend it")
+        if reason == "package":
+            importlib.import_module("w8a8sc_tool.nothing_of_this_name")
+        if reason == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out")
+        {}[reason]
+
+    def add(self, number: int) -> int:
+        return number
 
 
 class Handler:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.errors import InputError, WorkError
+from w8a8sc_tool.errors import InputError, MissingError, WorkError
 from w8a8sc_tool.workers.pool import Pool
 
 HANDLER = "tests.workers.pool_handler:Handler"
@@ -57,6 +57,31 @@ def test_errors_come_back_as_they_were_raised() -> None:
         with pytest.raises(WorkError, match="ZeroDivisionError"):
             one(pool, "divide")
         assert one(pool, "add", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "message"),
+    [
+        ("input", InputError, "^bad file, tokenizer.json: mend it$"),
+        ("package", MissingError, "^w8a8sc_tool.nothing_of_this_name cannot be imported"),
+        ("disk", WorkError, "^No space left on device, /out$"),
+        ("mistake", WorkError, "^a worker failed .KeyError: 'mistake'.$"),
+    ],
+)
+def test_a_handler_that_cannot_be_made_says_why(
+    reason: str, kind: type[Exception], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Pool(1, "tests.workers.pool_handler:Unwilling", reason) as pool:
+        for _ in range(2):
+            with pytest.raises(kind, match=message) as raised:
+                one(pool, "add", 1)
+            assert type(raised.value) is kind
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_handler_that_does_not_exist() -> None:
+    with Pool(1, "tests.workers.nowhere:Handler") as pool, pytest.raises(MissingError, match="nowhere"):
+        one(pool, "add", 1)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InputError, MissingError, UsageError, WorkError
+from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..runtime.directory import check_directory, config_of
 from ..runtime.sampling import Sampling
 from ..workers.machine import cores, free_memory
@@ -164,7 +164,13 @@ def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
     if not (folder / "tokenizer.json").exists():
         raise InputError("there is no tokenizer.json", str(folder), "give --token-ids")
     with Pool(1, _TEXT, folder) as pool:
-        yield _Text(pool)
+        text = _Text(pool)
+        if not wanted:  # it would only show what the tokens say
+            try:
+                text.decode([])
+            except W8A8SCError:
+                text = _Text(None)
+        yield text
 
 
 def _tokens(

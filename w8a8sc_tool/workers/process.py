@@ -7,32 +7,49 @@ import os
 import signal
 import threading
 import traceback
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
-from ..errors import W8A8SCError, WorkError
+from ..errors import MissingError, W8A8SCError, WorkError
 
 
 def main(calls: int, lifeline: int) -> None:
-    """Serve calls from file descriptor `calls`; end when `lifeline`, which the parent alone holds open, closes."""
+    """Serve calls from file descriptor `calls`; end when `lifeline`, which the parent alone holds open, closes.
+
+    A handler that cannot be made answers every call with the reason.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     connection = Connection(calls)
     try:
-        target, arguments = connection.recv()
-        module, _, name = target.partition(":")
-        handler = getattr(importlib.import_module(module), name)(*arguments)
+        handler, failure = _answer(partial(_make, *connection.recv()))
         while True:
             method, arguments = connection.recv()
-            connection.send(_answer(handler, method, arguments))
+            answer = (None, failure) if failure else _answer(partial(_call, handler, method, arguments))
+            connection.send(answer)
     except (EOFError, OSError):
         pass  # the parent closed the connection
 
 
-def _answer(handler: object, method: str, arguments: tuple[object, ...]) -> tuple[object, Exception | None]:
+def _make(target: str, arguments: tuple[object, ...]) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(*arguments)
+
+
+def _call(handler: object, method: str, arguments: tuple[object, ...]) -> Any:
+    return getattr(handler, method)(*arguments)
+
+
+def _answer(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """What came of a piece of work: its result, or the error that the parent is to raise."""
     try:
-        return getattr(handler, method)(*arguments), None
+        return work(), None
     except W8A8SCError as error:
         return None, error
+    except ImportError as error:
+        return None, MissingError(f"{error.name or 'a package'} cannot be imported ({error})")
     except OSError as error:
         return None, WorkError(f"{error.strerror or error}", str(error.filename or ""))
     except MemoryError:

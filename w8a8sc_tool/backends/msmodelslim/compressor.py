@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ...checkpoint import SourceTensor
 from ...checkpoint.reader import SourceReader
 from ...codec import CodecError, MatrixDecoder, Tiling
-from ...errors import WorkError
+from ...errors import W8A8SCError, WorkError
 from ...io import files
 from ...layouts import Module
 from ...workers.pool import Pool
@@ -88,10 +88,9 @@ class VendorCompressor:
             self._pool.call(0, what, "compress", *arguments)
             for _, result in self._pool.wait(self._timeout):
                 return list(result)
-        except WorkError as error:
+        except W8A8SCError as error:
             self._abandon()
-            problem = error.problems[0]
-            raise WorkError(problem.what, what, self._remedy()) from None
+            raise type(error)(error.problems[0].what, what, self._remedy()) from None
         self._abandon()
         raise WorkError(f"msmodelslim did not answer within {self._timeout:.0f} s", what, self._remedy())
 
