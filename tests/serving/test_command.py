@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import stat
@@ -17,9 +18,11 @@ from w8a8sc_tool.checkpoint import ModelConfig
 from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError, MissingError, UsageError
 from w8a8sc_tool.jobs import serving as job
+from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.planning import preset as presets
-from w8a8sc_tool.serving import Service, build
-from w8a8sc_tool.synthesis.synthesize import MODELS
+from w8a8sc_tool.serving import Service, build, estimate
+from w8a8sc_tool.serving.options import length_of
+from w8a8sc_tool.synthesis.synthesize import MODELS, synthesize
 
 from . import vllm
 
@@ -151,6 +154,73 @@ def test_contradictions_are_refused_with_the_reason(tp: int, more: list[str], re
     vllm.parse(command.words)
 
 
+def test_another_size_names_the_way_to_it() -> None:
+    with pytest.raises(UsageError, match=r"w8a8sc reshard /models/qwen3-32b --tp 4"):
+        build(service("qwen3-32b", 2), ["-tp", "4"])
+
+
+def roomy(model: str, tp: int, gib: float, **more: Any) -> Service:
+    """A service on chips of so much memory, with 10 GiB of weights."""
+    found = service(model, tp)
+    memory = estimate(found.config, tp, 10 << 30, chip=int(gib * 2**30), **more)
+    return dataclasses.replace(found, memory=memory)
+
+
+def test_no_length_that_fit_refuses() -> None:
+    """The preset's length where it fits, what fits where that is less, and nothing where nothing fits."""
+    assert parsed(build(roomy("qwen3-8b", 1, 43)).words)["--max-model-len"] == ["16384"]
+    small = roomy("qwen3-8b", 1, 18)
+    assert small.memory is not None and 0 < small.memory.length < 16384
+    assert parsed(build(small).words)["--max-model-len"] == [str(small.memory.length)]
+    with pytest.raises(UsageError, match=f"{small.memory.length} is the most here.*--force"):
+        build(small, ["--max-model-len", "16k"])
+    assert parsed(build(small, ["--max-model-len", "16k"], force=True).words)["--max-model-len"] == ["16k"]
+    with pytest.raises(UsageError, match="nothing fits beside the weights"):
+        build(roomy("qwen3-8b", 1, 8))
+
+
+@pytest.mark.parametrize("length", ["65537", "66k", "64.1K", "1M"])
+def test_no_length_beyond_the_positions(length: str) -> None:
+    found = service("qwen3-8b", 1)
+    config = dataclasses.replace(found.config, content={"max_position_embeddings": 65536})
+    memory = estimate(config, 1, 10 << 30, chip=1 << 40, compressed_masks=True)
+    found = dataclasses.replace(found, config=config, memory=memory)
+    with pytest.raises(UsageError, match="because of the model's positions|has to be a number"):
+        build(found, ["--max-model-len", length])
+    assert build(found, ["--max-model-len", "64K"]).words[-1] == "64K"
+
+
+@pytest.mark.parametrize(
+    ("words", "length"), [("16k", 16000), ("16K", 16384), ("1.5k", 1500), ("1.5K", None), ("auto", None), ("0", None)]
+)
+def test_lengths_are_vllms(words: str, length: int | None) -> None:
+    assert length_of({"max-model-len": [words]}, "max-model-len") == length
+
+
+@pytest.mark.parametrize("chips", ["3,2", "0,0", "a", "0,,1", "", "0;1", "0,-1"])
+def test_lists_of_chips_that_cannot_work(chips: str) -> None:
+    with pytest.raises(UsageError, match="ASCEND_RT_VISIBLE_DEVICES"):
+        build(service("qwen3-8b", 1), environment={"ASCEND_RT_VISIBLE_DEVICES": chips})
+
+
+@pytest.mark.parametrize(
+    ("more", "chips"),
+    [
+        (["-dp", "2"], "0,1,2,3"),
+        (["--data-parallel-size=2", "--data_parallel_size_local", "1"], "0,1"),
+        (["-dpl", "3", "-dp", "6"], "0,1,2,3,4,5"),
+        (["--nnodes", "2"], None),
+        (["-dp", "4", "--data-parallel-rank", "1"], None),
+    ],
+)
+def test_data_parallelism_needs_a_set_of_chips_for_each_copy(more: list[str], chips: str | None) -> None:
+    command = build(service("qwen3-32b", 2), more)
+    assert command.environment.get("ASCEND_RT_VISIBLE_DEVICES") == chips
+    if chips is not None:
+        with pytest.raises(UsageError, match="names 1 chips"):
+            build(service("qwen3-32b", 2), more, environment={"ASCEND_RT_VISIBLE_DEVICES": "7"})
+
+
 def test_devices() -> None:
     chosen = build(service("qwen3-32b", 4), environment={"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"})
     assert chosen.environment == {"ASCEND_RT_VISIBLE_DEVICES": "4,5,6,7"}
@@ -204,6 +274,22 @@ def test_container(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     assert f"{sealed(2)}:{sealed(2)}:ro" in docker
     found = parsed(words[begin:])
     assert found["--host"] == ["0.0.0.0"] and found["--port"] == ["8001"]
+
+
+@pytest.mark.parametrize(("target", "image"), [("0.18", "v0.18.0-310p"), ("0.23", "v0.23.0-310p")])
+def test_the_image_is_that_of_the_release(
+    target: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever vLLM Ascend is installed on the host that prints the line."""
+    model = synthesize(tmp_path / "Model", layers=1, types=[("*.o_proj", "W8A8_DYNAMIC")])
+    (result,) = compress(model, tmp_path / "out", target=target, verify_output=False, processes=1)
+    monkeypatch.setattr(job, "version_of", lambda package: "0.18.0")
+    words = job.prepare(result.directory, in_container=True, device_folder=tmp_path).command.words
+    assert f"quay.io/ascend/vllm-ascend:{image}" in words
+    config = json.loads(words[words.index("--additional-config") + 1])["ascend_compilation_config"]
+    assert set(config) == ({"fuse_norm_quant"} if target == "0.18" else {"enable_npugraph_ex"})
+    notes = job.prepare(result.directory).notes
+    assert any("does not load" in note for note in notes) == (target == "0.23")
 
 
 def test_starting(sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

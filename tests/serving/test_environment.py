@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +57,7 @@ def good(tmp_path: Path) -> Machine:
             "LD_LIBRARY_PATH": f"/a:{tmp_path / 'python'}",
         },
         devices=devices,
-        packages=packages,
+        import_path=[str(packages)],
         python_lib=str(tmp_path / "python"),
         python=(3, 11),
         cores=8,
@@ -85,20 +89,27 @@ def cann(host: Machine, text: str) -> Machine:
 
 
 def added(host: Machine, name: str) -> Machine:
-    install(host.packages, name, "3.0.0")
+    install(Path(host.import_path[0]), name, "3.0.0")
     return host
 
 
 def removed(host: Machine, name: str) -> Machine:
-    for folder in host.packages.glob(f"{name.replace('-', '_')}-*"):
+    for folder in Path(host.import_path[0]).glob(f"{name.replace('-', '_')}-*"):
         (folder / "METADATA").unlink()
         folder.rmdir()
     return host
 
 
 def left_over(host: Machine) -> Machine:
-    (host.packages / "triton").mkdir()
+    (Path(host.import_path[0]) / "triton").mkdir()
     return host
+
+
+def elsewhere(host: Machine, name: str) -> Machine:
+    """A package behind the first folder: in the user site, the system's packages, or on PYTHONPATH."""
+    other = Path(host.import_path[0]).with_name("elsewhere")
+    install(other, name, "3.0.0")
+    return replace(host, import_path=[*host.import_path, str(other)])
 
 
 def no_device(host: Machine, name: str) -> Machine:
@@ -135,6 +146,8 @@ def environment(host: Machine, name: str, value: str | None) -> Machine:
         ("triton", lambda h: added(h, "triton"), False),
         ("triton-ascend", lambda h: added(h, "triton-ascend"), False),
         ("left-over triton folder", left_over, False),
+        ("triton", lambda h: elsewhere(h, "triton"), False),
+        ("versions that belong together", lambda h: elsewhere(removed(h, "vllm"), "vllm"), False),
         ("ASCEND_HOME_PATH", lambda h: environment(h, "ASCEND_HOME_PATH", None), False),
         ("ASCEND_HOME_PATH", lambda h: environment(h, "ASCEND_HOME_PATH", "/nowhere"), False),
         ("CANN", lambda h: cann(h, "version=[8.3.0]"), False),
@@ -164,7 +177,7 @@ def test_a_laptop_converts_and_does_not_serve(tmp_path: Path) -> None:
     laptop = Machine(
         environment={},
         devices=tmp_path / "dev",
-        packages=tmp_path,
+        import_path=[str(tmp_path)],
         python=(3, 12),
         free_memory=8 << 30,
         free_disk=100 << 30,
@@ -193,3 +206,30 @@ def test_the_command(good: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "MISSING  triton: 3.0.0 (wanted: absent)" in printed and "pip uninstall -y triton" in printed
     monkeypatch.setattr(doctor, "this_machine", lambda: good)
     assert run(["doctor", "--for", "convert"]) == 0
+
+
+def test_doctor_and_serve_find_the_same_packages(tmp_path: Path) -> None:
+    """On PYTHONPATH, in the user site, or in the packages of the Python that a virtual environment was made with."""
+    user, path = tmp_path / "user", tmp_path / "path"
+    install(user / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages", "vllm", "0.23.1")
+    install(path, "vllm_ascend", "0.23.0")
+    (path / "triton").mkdir()
+    code = (
+        "from w8a8sc_tool.serving.environment import Host\nfrom w8a8sc_tool.serving.packages import version_of\n"
+        "h = Host(); print(h.version('vllm'), version_of('vllm-ascend'), h.importable('triton'), h.importable('json'))"
+    )
+    ours = [Path(__file__).parents[2], sysconfig.get_paths()["purelib"]]  # the last for what the tool itself imports
+    environment = {
+        **os.environ,
+        "PYTHONUSERBASE": str(user),
+        "PYTHONPATH": os.pathsep.join(map(str, [path, *ours])),
+    }
+    ran = subprocess.run(
+        [sys._base_executable, "-c", code],  # type: ignore[attr-defined]  # a virtual environment has no user site
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    vllm, ascend, triton, standard = ran.stdout.split() if ran.returncode == 0 else [ran.stderr] * 4
+    assert (vllm, ascend, triton) == ("0.23.1", "0.23.0", str(path / "triton"))
+    assert standard == str(Path(json.__file__).parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,16 @@ def test_kv_bytes_per_token() -> None:
     assert estimate(config("qwen3-32b"), 16, 8 * GIB).kv_per_token == 2 * 64 * 1 * 128 * 2
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_embeddings_are_kept_twice(tied: bool) -> None:
+    """By vLLM Ascend 0.18 and 0.23 alike; tied ones are one matrix. 2.49 GB for Qwen3-8B, untied."""
+    copies = estimate(dataclasses.replace(config("qwen3-8b"), tied=tied), 1, 8 * GIB).embedding_copies
+    assert copies == (1 if tied else 2) * 151936 * 4096 * 2
+
+
 def test_the_cache_gets_half_of_what_is_left() -> None:
     one = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=40 * GIB)
-    left = 36 * GIB - 10 * GIB - one.activations
+    left = 36 * GIB - 10 * GIB - one.embedding_copies - one.activations
     assert one.kv_cache == left // 2
     assert one.kv_tokens % 128 == 0 and 0 <= one.kv_cache - one.kv_tokens * one.kv_per_token < 128 * one.kv_per_token
 
@@ -90,8 +98,11 @@ def test_a_directory_needs_what_its_checkpoint_needs(tiny: Path, sealed: Callabl
     assert set(sizes) == {1, 2, 4}
     (one,) = fit(sealed(2))
     assert sizes[2] < one.weights < sizes[2] * 1.02
-    with pytest.raises(InputError, match="made for TP 2"):
+    with pytest.raises(InputError, match=r"made for TP 2, not 4.*w8a8sc reshard"):
         fit(sealed(2), tp=4)
+    assert [one.tp for one in fit(tiny, tp=(4, 1))] == [4, 1]
+    with pytest.raises(UsageError, match="each once"):
+        fit(tiny, tp=(2, 2))
     with pytest.raises(InputError, match="no such folder"):
         fit(tiny / "nothing")
 
@@ -101,7 +112,7 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     found = json.loads(capsys.readouterr().out)
     assert [one["tensor_parallel_size"] for one in found] == [1, 2, 4]
     assert all(one["fits"] and one["max_model_len"] == 1024 for one in found)
-    assert run(["fit", str(tiny), "--tp", "1", "--chip-memory", "100M"]) == 1
+    assert run(["fit", str(tiny), "--tp", "1", "--tp", "2", "--chip-memory", "100M"]) == 1
     assert "fits" in capsys.readouterr().out
 
 

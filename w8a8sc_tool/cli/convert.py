@@ -305,9 +305,18 @@ def _show_plan(plan: Plan, out: Output) -> None:
         out.note(warning)
 
 
-def _compressed_document(result: Compressed) -> dict[str, Any]:
+def _serving(result: Compressed) -> tuple[str | None, str | None]:
+    """The command that serves a result, or why it cannot be served on the usual chips."""
     from ..jobs.serving import command_for
 
+    try:
+        return str(command_for(result)), None
+    except UsageError as error:
+        return None, error.problems[0].what
+
+
+def _compressed_document(result: Compressed) -> dict[str, Any]:
+    command, problem = _serving(result)
     return {
         "directory": str(result.directory),
         "tensor_parallel_size": result.tp,
@@ -318,13 +327,12 @@ def _compressed_document(result: Compressed) -> dict[str, Any]:
         "fallbacks": result.fallbacks,
         "seconds": round(result.seconds, 3),
         "warnings": list(result.warnings),
-        "serve": str(command_for(result)),
+        "serve": command,
+        "serve_problem": problem,
     }
 
 
 def _show_compressed(result: Compressed, out: Output) -> None:
-    from ..jobs.serving import command_for
-
     if result.already_done:
         out.result(f"already done: {result.directory} holds this checkpoint, made with these options")
     else:
@@ -336,9 +344,12 @@ def _show_compressed(result: Compressed, out: Output) -> None:
         )
     if result.weight_ratio is not None:
         out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size")
+    elif result.manifest.options.get("compress", True):
+        out.result("  nothing was compressed: the checkpoint has no layer that can be W8A8SC")
     for reason, count in sorted(result.fallbacks.items()):
         out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
-    out.result(f"  serve it with: {command_for(result)!s}")
+    command, problem = _serving(result)
+    out.result(f"  serve it with: {command}" if command else f"  it cannot be served on usual chips: {problem}")
 
 
 _REASONS = {

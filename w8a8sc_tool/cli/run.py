@@ -8,13 +8,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .group import common, group
+from .group import F, common, group
 from .output import Output
 
 if TYPE_CHECKING:
     from ..jobs.generate import Generated
     from ..serving import Estimate
     from ..serving.environment import Row
+
+
+def chip_options(function: F) -> F:
+    """What decides how long sequences may get: --chip-memory and --compressed-masks."""
+    for option in (
+        click.option(
+            "--compressed-masks/--no-compressed-masks",
+            default=False,
+            help="Whether torch_npu has compressed masks: 2.10.0.post4 and later do [default: no].",
+        ),
+        click.option(
+            "--chip-memory",
+            default="43693M",
+            show_default=True,
+            help="Memory of one chip, in powers of 1024: half of a 300I Duo card's.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 @group.command(short_help="Generate text with the bundled runtime, on any machine")
@@ -94,10 +113,18 @@ def generate(
     "--container", "in_container", is_flag=True, help="Print a docker run line that serves, and start nothing."
 )
 @click.option("--force", is_flag=True, help="Only warn about what cannot work or does not fit, instead of refusing it.")
+@chip_options
 @click.argument("vllm_args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def serve(
-    directory: str, print_only: bool, in_container: bool, force: bool, vllm_args: tuple[str, ...], quiet: bool
+    directory: str,
+    print_only: bool,
+    in_container: bool,
+    force: bool,
+    chip_memory: str,
+    compressed_masks: bool,
+    vllm_args: tuple[str, ...],
+    quiet: bool,
 ) -> None:
     """Serve a sharded_state DIRECTORY, or a W8A8S checkpoint, with vLLM Ascend on 310P.
 
@@ -108,9 +135,16 @@ def serve(
       w8a8sc serve Qwen3-32B-w8a8sc-310-vllm/TP4/Qwen3-32B-w8a8sc-310-vllm-tp4 -- --port 8000
     """
     from ..jobs import serving as job
+    from ..serving import parse_size
 
     out = Output(quiet=quiet)
-    prepared = job.prepare(directory, vllm_args, in_container=in_container, force=force)
+    prepared = job.prepare(
+        *(directory, vllm_args),
+        in_container=in_container,
+        force=force,
+        chip_memory=parse_size(chip_memory),
+        compressed_masks=compressed_masks,
+    )
     for note in prepared.notes:
         out.note(note)
     if print_only or in_container:
@@ -121,27 +155,22 @@ def serve(
 
 @group.command(short_help="Say what fits on a chip, and how long sequences may get")
 @click.argument("path")
-@click.option("--tp", type=click.IntRange(1, 1024), help="One tensor-parallel size [default: all that work].")
 @click.option(
-    "--chip-memory",
-    default="43693M",
-    show_default=True,
-    help="Memory of one chip, in powers of 1024: half of a 300I Duo card's.",
+    *("--tp", "--tensor-parallel-size", "tp"),
+    type=click.IntRange(1, 1024),
+    multiple=True,
+    help="Tensor-parallel size; may be given several times [default: all that work].",
 )
+@chip_options
 @click.option(
     "--max-model-len", type=click.IntRange(1), help="Tokens of the longest sequence [default: the largest that fits]."
 )
 @click.option("--max-num-seqs", type=click.IntRange(1), help="Sequences served at a time [default: the preset's].")
-@click.option(
-    "--compressed-masks/--no-compressed-masks",
-    default=False,
-    help="Whether torch_npu has compressed masks: 2.10.0.post4 and later do [default: no].",
-)
 @click.option("--plot", metavar="FILE", help="Also draw memory against max-model-len into this PNG or SVG file.")
 @common
 def fit(
     path: str,
-    tp: int | None,
+    tp: tuple[int, ...],
     chip_memory: str,
     max_model_len: int | None,
     max_num_seqs: int | None,
@@ -164,7 +193,7 @@ def fit(
     out = Output(as_json=as_json, quiet=quiet)
     found = job.fit(
         path,
-        tp=tp,
+        tp=tp or None,
         chip_memory=parse_size(chip_memory),
         max_model_len=max_model_len,
         max_num_seqs=max_num_seqs,
@@ -176,7 +205,7 @@ def fit(
         draw(found, Path(plot))
     out.document([one.document() for one in found])
     _show_fit(found, out)
-    return 0 if all(one.fits for one in found) or (tp is None and any(one.fits for one in found)) else 1
+    return 0 if all(one.fits for one in found) or (not tp and any(one.fits for one in found)) else 1
 
 
 @group.command(short_help="Say whether this machine can convert, and serve")

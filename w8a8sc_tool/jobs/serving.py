@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import dataclasses
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ..checking.verify import verify
-from ..checkpoint import Checkpoint, ModelConfig
+from ..checking.verify import target_of, verify
+from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
 from ..io.folders import is_sharded_state
-from ..layouts import ARCHITECTURES, DEFAULT_TARGET, check_size
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
 from ..planning import Options, make_plan
 from ..planning import preset as presets
 from ..serving import Command, Estimate, Service, build, container, estimate
-from ..serving.command import DEVICES_VARIABLE, MOUNTS, capture_warning, parse_options, release_of
-from ..serving.memory import CHIP_MEMORY
+from ..serving.chips import VARIABLE, needed, parse_chips
+from ..serving.command import MOUNTS, capture_warning, release_of
+from ..serving.memory import CHIP_MEMORY, UTILIZATION
+from ..serving.options import Options as VllmOptions
+from ..serving.options import count_of, parse_options, share_of
+from ..serving.packages import version_of
 from ..sharded_state import ShardedState
 from .compress import model_name
 
-_OLDEST: Final = "0.18.0"  # assumed where no vLLM Ascend is installed
 _SIZES: Final = (1, 2, 4, 8)
 
 
@@ -36,88 +39,117 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def vllm_ascend_version() -> str | None:
-    """Of the installed package, None if there is none."""
-    for name in ("vllm-ascend", "vllm_ascend"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
 def prepare(
     path: str | os.PathLike[str],
     more: Sequence[str] = (),
     *,
     in_container: bool = False,
     force: bool = False,
+    chip_memory: int = CHIP_MEMORY,
+    compressed_masks: bool = False,
     environment: Mapping[str, str] | None = None,
     device_folder: Path = Path("/dev"),
 ) -> Prepared:
     """The command that serves a directory or a checkpoint; raises InputError for one that is broken.
 
-    more: options for vLLM, which win; UsageError if they cannot work, unless `force`.
+    more: options for vLLM, which win; UsageError if they cannot work or do not fit, unless `force`. chip_memory, in
+    bytes, and compressed_masks are as in `fit`. A container gets the image of the release that the directory was made
+    for.
     """
     environment = os.environ if environment is None else environment
-    version = vllm_ascend_version()
-    service, notes = _service(Path(path), more, version or _OLDEST)
-    if version is None:
-        notes.append(f"no vLLM Ascend is installed here: {_OLDEST} is assumed")
+    given = parse_options(more)
+    service, notes = _service(Path(path), given, in_container=in_container)
+    memory = _memory(Path(path), service, given, chip_memory, compressed_masks)
+    service = dataclasses.replace(service, memory=memory)
     command = build(
         service, more, environment=environment, force=force, host="0.0.0.0" if in_container else "127.0.0.1"
     )
     warning = capture_warning(service, more)
     notes += [*command.warnings, *([warning] if warning and warning not in command.warnings else [])]
     if in_container:
-        devices = _devices(device_folder, environment.get(DEVICES_VARIABLE), service.tp, notes)
+        devices = _devices(device_folder, environment.get(VARIABLE), needed(service.tp, given) or service.tp, notes)
         mounts = [mount for mount in MOUNTS if Path(mount).exists()] or list(MOUNTS)
         command = container(service, command, devices=devices, mounts=mounts)
     return Prepared(command, notes)
 
 
-def _service(path: Path, more: Sequence[str], version: str) -> tuple[Service, list[str]]:
+def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Service, list[str]]:
+    """What is to be served, and what the user should know of it."""
     if not path.is_dir():
         raise InputError("not a folder" if path.exists() else "no such folder", str(path))
     if not is_sharded_state(path):
         checkpoint = Checkpoint.open(path, ARCHITECTURES)
-        tp = _wanted_tp(more)
+        tp = _wanted_tp(given)
         if problems := check_size(checkpoint.config, tp):
             raise InputError(problems)
         preset = presets.choose(checkpoint.config)
-        name = model_name(path)
-        return Service(path, "checkpoint", tp, name, checkpoint.config, preset, version), []
+        version, notes = _release(None, in_container=in_container)
+        return Service(path, "checkpoint", tp, model_name(path), checkpoint.config, preset, version), notes
     report = verify(path, quick=True)
     if not report.ok:
         first = report.findings[0]
         raise InputError(
             f"{len(report.findings)} findings, first: {first.what}", first.where, f"see w8a8sc verify {path}"
         )
-    notes = [f"not checked: {gap}" for gap in report.not_checked] if not report.has_manifest else []
     with ShardedState.open(path) as state:
         config = ModelConfig.parse(path / "config.json", ARCHITECTURES)
         name = state.manifest.model if state.manifest else path.resolve().name
-        preset = presets.choose(config)
-        return Service(path, "directory", state.tp, name, config, preset, version), notes
+        types = Description.parse(path / "quant_model_description.json").types.values()
+        target = target_of(state) if "W8A8_DYNAMIC" in types else None
+        version, notes = _release(target, in_container=in_container)
+        notes += [f"not checked: {gap}" for gap in report.not_checked] if not report.has_manifest else []
+        return Service(path, "directory", state.tp, name, config, presets.choose(config), version), notes
 
 
-def _wanted_tp(more: Sequence[str]) -> int:
+def _release(target: Target | None, *, in_container: bool) -> tuple[str, list[str]]:
+    """The vLLM Ascend that will serve: the image's for a container, else what is installed here; and notes on it.
+
+    target: the release that the tensors are made for, None if any release takes them.
+    """
+    wanted = f"{target or DEFAULT_TARGET}.0"
+    version = None if in_container else version_of("vllm-ascend")
+    if version is None:
+        return wanted, [] if in_container else [f"no vLLM Ascend is installed here: {wanted} is assumed"]
+    release = release_of(version)
+    if target is not None and release is not None and (release < (0, 23)) != (target == "0.18"):
+        return version, [
+            f"its W8A8_DYNAMIC layers are made for vLLM Ascend {target}; {version} is installed here and does not load "
+            "them: compress with another --target"
+        ]
+    return version, []
+
+
+def _memory(path: Path, service: Service, given: VllmOptions, chip_memory: int, compressed_masks: bool) -> Estimate:
+    """The memory of a chip with the options that the user gives, for the longest sequence that fits."""
+    ((_, config, weights),) = _weights(path, [service.tp])
+    return estimate(
+        *(config, service.tp, weights),
+        chip=chip_memory,
+        max_num_seqs=count_of(given, "max-num-seqs") or service.serving.max_num_seqs,
+        compressed_masks=compressed_masks,
+        utilization=share_of(given, "gpu-memory-utilization") or UTILIZATION,
+    )
+
+
+def _wanted_tp(given: VllmOptions) -> int:
     """The size that a checkpoint is to be served with: vLLM cuts it when it loads."""
-    values = parse_options(more).get("tensor-parallel-size", ["1"])
-    if len(values) != 1 or not values[0].isdecimal() or int(values[0]) == 0:
-        raise UsageError(f"--tensor-parallel-size {' '.join(values)} is no size")
-    return int(values[0])
+    if "tensor-parallel-size" not in given:
+        return 1
+    size = count_of(given, "tensor-parallel-size")
+    if size is None:
+        raise UsageError(f"--tensor-parallel-size {' '.join(given['tensor-parallel-size'])} is no size")
+    return size
 
 
-def _devices(folder: Path, chosen: str | None, tp: int, notes: list[str]) -> list[str]:
+def _devices(folder: Path, chosen: str | None, count: int, notes: list[str]) -> list[str]:
     """The chips to hand to a container: those chosen, else all of this machine."""
-    if chosen:
-        return [f"/dev/davinci{number.strip()}" for number in chosen.split(",") if number.strip()]
+    if chosen is not None:
+        return [f"/dev/davinci{number}" for number in parse_chips(chosen)]
     found = sorted(folder.glob("davinci[0-9]*"), key=lambda path: int(path.name.removeprefix("davinci")))
     if found:
         return [f"/dev/{path.name}" for path in found]
     notes.append("there is no NPU here: the first chips and the guide's mounts are named")
-    return [f"/dev/davinci{number}" for number in range(tp)]
+    return [f"/dev/davinci{number}" for number in range(count)]
 
 
 def start(command: Command) -> None:
@@ -136,21 +168,21 @@ def start(command: Command) -> None:
 def fit(
     path: str | os.PathLike[str],
     *,
-    tp: int | None = None,
+    tp: int | Sequence[int] | None = None,
     chip_memory: int = CHIP_MEMORY,
     max_model_len: int | None = None,
     max_num_seqs: int | None = None,
     compressed_masks: bool = False,
 ) -> list[Estimate]:
-    """Memory estimates for serving a checkpoint at every size that its layout allows, or a directory at its own.
+    """Memory estimates for serving a checkpoint or a directory, one per tensor-parallel size.
 
-    Raises InputError for what is neither, or a size that does not work.
+    tp: sizes, by default every one of 1, 2, 4 and 8 that a checkpoint's layout allows, or a directory's own; a
+    directory has no other. chip_memory is in bytes. Raises InputError for what is neither, or a size that does not
+    work.
     """
-    folder = Path(path)
-    release = release_of(vllm_ascend_version() or _OLDEST)
-    copies = release is not None and release > (0, 18)
+    sizes = None if tp is None else [tp] if isinstance(tp, int) else list(tp)
     made = []
-    for size, config, weights in _weights(folder, tp):
+    for size, config, weights in _weights(Path(path), sizes):
         serving = presets.choose(config).serving(size)
         made.append(
             estimate(
@@ -159,28 +191,34 @@ def fit(
                 max_num_seqs=max_num_seqs or (serving.max_num_seqs if serving else 16),
                 max_model_len=max_model_len,
                 compressed_masks=compressed_masks,
-                embedding_copies=copies,
             )
         )
     return made
 
 
-def _weights(folder: Path, tp: int | None) -> list[tuple[int, ModelConfig, int]]:
+def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, ModelConfig, int]]:
     """Sizes, the model's config, and the bytes of a rank's tensors, a compressed weight at its full size."""
     if not folder.is_dir():
         raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
     if is_sharded_state(folder):
-        return [_of_directory(folder, tp)]
+        return [_of_directory(folder, wanted)]
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)
-    sizes = [tp] if tp is not None else [size for size in _SIZES if not check_size(checkpoint.config, size)]
+    if wanted is None:
+        wanted = [size for size in _SIZES if not check_size(checkpoint.config, size)]
+    if len(set(wanted)) != len(wanted) or not wanted:
+        raise UsageError("tensor-parallel sizes must be given, each once")
     options = Options(compress=False)  # as large as what vLLM Ascend allocates for the compressed form
-    return [(size, checkpoint.config, make_plan(checkpoint, size, options).estimated_rank_bytes) for size in sizes]
+    return [(size, checkpoint.config, make_plan(checkpoint, size, options).estimated_rank_bytes) for size in wanted]
 
 
-def _of_directory(folder: Path, tp: int | None) -> tuple[int, ModelConfig, int]:
+def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, ModelConfig, int]:
     with ShardedState.open(folder) as state:
-        if tp is not None and tp != state.tp:
-            raise InputError(f"the directory is made for TP {state.tp}", str(folder), "give the checkpoint, or no --tp")
+        if other := [size for size in wanted or [] if size != state.tp]:
+            raise InputError(
+                f"the directory is made for TP {state.tp}, not {other[0]}",
+                str(folder),
+                f"give the checkpoint, or no --tp; for another size: w8a8sc reshard {folder} --tp {other[0]}",
+            )
         total = 0
         for file in state.ranks.get(0, []):
             for name, info in file.tensors.items():
@@ -195,8 +233,14 @@ def _of_directory(folder: Path, tp: int | None) -> tuple[int, ModelConfig, int]:
 
 
 def command_for(result: Compressed) -> Command:
-    """The command that serves what a conversion made, on a host with the vLLM Ascend it was made for."""
+    """The command that serves what a conversion made, on a host with the vLLM Ascend it was made for.
+
+    Raises UsageError if it does not fit on a chip of the usual size.
+    """
     config = ModelConfig.parse(result.directory / "config.json", ARCHITECTURES)
     version = f"{result.manifest.options.get('target', DEFAULT_TARGET)}.0"
-    preset = presets.choose(config)
-    return build(Service(result.directory, "directory", result.tp, result.manifest.model, config, preset, version))
+    service = Service(
+        *(result.directory, "directory", result.tp, result.manifest.model, config, presets.choose(config), version)
+    )
+    memory = _memory(result.directory, service, {}, CHIP_MEMORY, compressed_masks=False)
+    return build(dataclasses.replace(service, memory=memory))

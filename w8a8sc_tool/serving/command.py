@@ -17,11 +17,13 @@ from ..checkpoint import ModelConfig
 from ..errors import UsageError
 from ..planning import Preset
 from ..planning.preset import Serving
+from .chips import VARIABLE, chosen
+from .memory import Estimate
+from .options import Options, length_of, parse_options
 
 HOST: Final = "127.0.0.1"
 PORT: Final = "8080"
-IMAGE: Final = "quay.io/ascend/vllm-ascend:v0.18.0-310p"
-DEVICES_VARIABLE: Final = "ASCEND_RT_VISIBLE_DEVICES"
+IMAGE: Final = "quay.io/ascend/vllm-ascend:v{version}-310p"  # the guide's, for 0.18.0
 
 # What a model without a preset is served with.
 _DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
@@ -30,10 +32,6 @@ _DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
 # of Qwen3-32B; later notes, of other models).
 _CAPTURES: Final = 2
 _CAPTURES_DOCUMENTED: Final = "qwen3-32b"
-
-# Short forms of vLLM's options that concern us.
-_SHORT: Final = {"-tp": "tensor-parallel-size", "-q": "quantization", "-pp": "pipeline-parallel-size"}
-_FLAG: Final = re.compile(r"--?[a-zA-Z]")
 
 # What a container needs of the host (the guide): devices beside the chips themselves, and mounts.
 SHARED_DEVICES: Final = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
@@ -48,7 +46,11 @@ MOUNTS: Final = (
 
 @dataclass(frozen=True)
 class Service:
-    """What is served. version: of the vLLM Ascend that will serve, as "0.18.0"."""
+    """What is served.
+
+    version: of the vLLM Ascend that will serve, as "0.18.0". memory: of a chip with the options that are given, looked
+    at for the longest sequence that fits; None if it is not known.
+    """
 
     path: Path
     kind: Literal["directory", "checkpoint"]
@@ -57,10 +59,18 @@ class Service:
     config: ModelConfig
     preset: Preset
     version: str = "0.18.0"
+    memory: Estimate | None = None
 
     @property
     def serving(self) -> Serving:
         return self.preset.serving(self.tp) or _DEFAULT
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens of the longest sequence, if the user gives none: the preset's, or what fits if that is less."""
+        if self.memory is None:
+            return self.serving.max_model_len
+        return min(self.serving.max_model_len, self.memory.length)
 
     @property
     def capture_sizes(self) -> list[int]:
@@ -111,7 +121,8 @@ def build(
     for name, value in flags.items():
         command.words += [f"--{name}", *([value] if value is not None else [])]
     command.words += more
-    command.environment = _devices(service, environment or {})
+    chips = chosen(service.tp, given, environment or {})
+    command.environment = {VARIABLE: ",".join(map(str, chips))} if chips is not None else {}
     return command
 
 
@@ -130,7 +141,7 @@ def _flags(service: Service, host: str) -> dict[str, str | None]:
         "additional-config": json.dumps({"ascend_compilation_config": _ascend_compilation(service.version)}),
         "compilation-config": json.dumps(capture),
         "quantization": "ascend",
-        "max-model-len": str(serving.max_model_len),
+        "max-model-len": str(service.max_model_len),
         "no-enable-prefix-caching": None,
         "load_format": "sharded_state",
     }
@@ -154,25 +165,7 @@ def release_of(version: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def parse_options(words: Sequence[str]) -> dict[str, list[str]]:
-    """vLLM's options by name, spelled with dashes, each with its values."""
-    found: dict[str, list[str]] = {}
-    values: list[str] = []
-    for word in words:
-        if _FLAG.match(word):
-            name, equals, value = word.partition("=")
-            name = _SHORT.get(name, name.lstrip("-").replace("_", "-"))
-            values = found[name] = [value] if equals else []
-        elif not found:
-            raise UsageError(
-                f"{word} is no option of vllm serve", remedy="options for vLLM follow --, like -- --port 80"
-            )
-        else:
-            values.append(word)
-    return found
-
-
-def _replaced(name: str, given: Mapping[str, list[str]]) -> bool:
+def _replaced(name: str, given: Options) -> bool:
     """Whether an option of ours, or its opposite, was given by the user."""
     plain = name.replace("_", "-")
     opposite = plain.removeprefix("no-") if plain.startswith("no-") else f"no-{plain}"
@@ -180,7 +173,7 @@ def _replaced(name: str, given: Mapping[str, list[str]]) -> bool:
     return plain in given or opposite in given or any(word in given for word in other)
 
 
-def _contradictions(service: Service, given: Mapping[str, list[str]]) -> list[str]:
+def _contradictions(service: Service, given: Options) -> list[str]:
     """What of the user's options cannot work, each with the reason."""
     problems = []
     directory = service.kind == "directory"
@@ -192,24 +185,37 @@ def _contradictions(service: Service, given: Mapping[str, list[str]]) -> list[st
     if directory:
         wanted["tensor-parallel-size"] = (
             (str(service.tp),),
-            f"the directory is made for {service.tp} ranks; vLLM would not notice, and answer nonsense",
+            f"the directory is made for {service.tp} ranks; vLLM would not notice, and answer nonsense. Make another: "
+            f"w8a8sc reshard {service.path} --tp {' '.join(given.get('tensor-parallel-size', []))}",
         )
         wanted["load-format"] = (("sharded_state",), "any other reads the rank files as one checkpoint and fails")
     for name, (allowed, reason) in wanted.items():
         if name in given and given[name] and given[name][0] not in allowed:
             problems.append(f"--{name} {given[name][0]}: {reason}")
-    if "max-model-len" in given and not _is_length(given["max-model-len"]):
-        told = " ".join(given["max-model-len"])
-        problems.append(f"--max-model-len {told}: it has to be a number, masks of a detected one may exceed the memory")
-    return problems + _capture_problems(service, given)
+    return [*problems, *_length_problems(service, given), *_capture_problems(service, given)]
 
 
-def _is_length(values: Sequence[str]) -> bool:
-    """vLLM takes numbers and, as 16k or 1M, multiples."""
-    return len(values) == 1 and re.fullmatch(r"[1-9]\d*(\.\d+)?[kKmMgG]?", values[0]) is not None
+def _length_problems(service: Service, given: Options) -> list[str]:
+    """What `fit` would refuse: weights that leave no room, or sequences longer than the chip or the model allows."""
+    length = length_of(given, "max-model-len")
+    if "max-model-len" in given and length is None:
+        value = " ".join(given["max-model-len"])
+        return [f"--max-model-len {value}: it has to be a number, masks of a detected one may exceed the memory"]
+    memory = service.memory
+    if memory is None:
+        return []
+    if not memory.fits:
+        return [
+            f"nothing fits beside the weights on a chip at TP {service.tp}: they take {memory.weights >> 20} of "
+            f"{memory.chip >> 20} MiB"
+        ]
+    if length is not None and length > memory.length:
+        reason = memory.reason(compressed_masks=memory.compressed_masks)
+        return [f"--max-model-len {length}: {memory.length} is the most here, because of the {reason}"]
+    return []
 
 
-def _captured(service: Service, given: Mapping[str, list[str]]) -> list[Any]:
+def _captured(service: Service, given: Options) -> list[Any]:
     """The capture sizes that the user asks for; ours if none."""
     if "cudagraph-capture-sizes" in given:
         return list(given["cudagraph-capture-sizes"])
@@ -221,7 +227,7 @@ def _captured(service: Service, given: Mapping[str, list[str]]) -> list[Any]:
         return list(service.capture_sizes)
 
 
-def _capture_problems(service: Service, given: Mapping[str, list[str]]) -> list[str]:
+def _capture_problems(service: Service, given: Options) -> list[str]:
     sizes = _captured(service, given)
     if service.tp == 1 or len(sizes) <= _CAPTURES or "enforce-eager" in given:
         return []
@@ -242,20 +248,6 @@ def capture_warning(service: Service, more: Sequence[str]) -> str | None:
     )
 
 
-def _devices(service: Service, environment: Mapping[str, str]) -> dict[str, str]:
-    """The chips that are used: those the user chose, else the first."""
-    chosen = environment.get(DEVICES_VARIABLE)
-    if chosen is None:
-        return {DEVICES_VARIABLE: ",".join(map(str, range(service.tp)))} if service.tp > 1 else {}
-    count = len([part for part in chosen.split(",") if part.strip()])
-    if count < service.tp:
-        raise UsageError(
-            f"{DEVICES_VARIABLE}={chosen} names {count} chips, {service.tp} are needed",
-            remedy="name as many, or unset it",
-        )
-    return {DEVICES_VARIABLE: chosen}
-
-
 def container(service: Service, command: Command, *, devices: Sequence[str], mounts: Sequence[str]) -> Command:
     """A `docker run` line that serves: this machine's devices and mounts, the directory read-only, the port published.
 
@@ -273,4 +265,4 @@ def container(service: Service, command: Command, *, devices: Sequence[str], mou
     for name, value in command.environment.items():
         words += ["-e", f"{name}={value}"]
     serve = [*command.words[:2], path, *command.words[3:]]
-    return Command([*words, "-it", IMAGE, *serve], warnings=command.warnings)
+    return Command([*words, "-it", IMAGE.format(version=service.version), *serve], warnings=command.warnings)

@@ -5,18 +5,19 @@ The facts are those of vLLM Ascend's guide for Atlas 300I Duo (v0.18) and its 31
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.machinery
 import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+from .packages import version_of
 
 Task = Literal["convert", "serve"]
 
@@ -46,7 +47,7 @@ class Host:
 
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     devices: Path = Path("/dev")
-    packages: Path = field(default_factory=lambda: Path(sysconfig.get_paths()["purelib"]))
+    import_path: Sequence[str] = field(default_factory=lambda: list(sys.path))
     python_lib: str = field(default_factory=lambda: str(Path(sys.base_prefix) / "lib"))
     python: tuple[int, int] = field(default_factory=lambda: sys.version_info[:2])
     cores: int = 1
@@ -58,11 +59,15 @@ class Host:
     npu_smi: str | None = field(default_factory=lambda: shutil.which("npu-smi"))
 
     def version(self, package: str) -> str | None:
-        """Of an installed distribution."""
-        for found in importlib.metadata.distributions(path=[str(self.packages)]):
-            if (found.metadata["Name"] or "").replace("_", "-").lower() == package:
-                return found.version
-        return None
+        """Of the distribution that Python finds first; None if there is none."""
+        return version_of(package, self.import_path)
+
+    def importable(self, module: str) -> Path | None:
+        """The folder that a module would be imported from, without importing it; None if there is none."""
+        spec = importlib.machinery.PathFinder.find_spec(module, self.import_path)
+        if spec is None:
+            return None
+        return Path(spec.origin).parent if spec.origin else Path(next(iter(spec.submodule_search_locations or [])))
 
     def probe(self, code: str) -> str:
         """What Python code says in a process of its own: importing torch_npu may hang or crash. Empty: it went well."""
@@ -158,25 +163,22 @@ def _vendor(host: Host) -> list[Row]:
 
 
 def _triton(host: Host) -> list[Row]:
-    """Uninstalling may leave a folder that breaks 310P all the same."""
-    found = []
-    for package in ("triton", "triton-ascend"):
-        version = host.version(package)
-        found.append(
-            Row(
-                *("serve", package, version or "absent", "absent", "310P does not support it"),
-                *(f"pip uninstall -y {package}", version is None),
-            )
-        )
-    left = host.packages / "triton"
-    there = left.exists() and host.version("triton") is None and host.version("triton-ascend") is None
-    why = "uninstalling leaves it behind, and it breaks 310P"
-    found.append(
+    """vLLM takes triton for usable if it can be imported, so a folder that uninstalling leaves counts, too."""
+    table = [
         Row(
-            "serve", "left-over triton folder", str(left) if there else "none", "none", why, f"rm -rf {left}", not there
+            *("serve", package, version or "absent", "absent", "310P does not support it"),
+            *(f"pip uninstall -y {package}", version is None),
         )
-    )
-    return found
+        for package in ("triton", "triton-ascend")
+        for version in [host.version(package)]
+    ]
+    folder = host.importable("triton")
+    left = folder if all(row.ok for row in table) else None
+    why = "uninstalling may leave a folder that can be imported, and it breaks 310P"
+    return [
+        *table,
+        Row("serve", "left-over triton folder", str(left or "none"), "none", why, f"rm -rf {left}", left is None),
+    ]
 
 
 def _cann(host: Host) -> list[Row]:

@@ -146,12 +146,12 @@ def estimate(
     max_num_seqs: int = 32,
     max_model_len: int | None = None,
     compressed_masks: bool = False,
-    embedding_copies: bool = False,
     utilization: float = UTILIZATION,
 ) -> Estimate:
     """Memory of one chip. weights: bytes of a rank's tensors as vLLM Ascend allocates them: compressed ones whole.
 
-    embedding_copies: whether embeddings and lm_head are kept twice, as vLLM Ascend 0.23 does.
+    Embeddings and lm_head count twice: vLLM Ascend 0.18 and 0.23 keep a FRACTAL_NZ copy of each beside the original
+    (_310p/ops/vocab_parallel_embedding.py: weight and weight_nz).
     """
     heads, kv_heads = config.heads // tp, max(1, config.kv_heads // tp)
     row = -(-config.vocabulary // 64) * 64 // tp * config.hidden_size * 2
@@ -161,7 +161,7 @@ def estimate(
         chip=chip,
         utilization=utilization,
         weights=weights,
-        embedding_copies=(1 if config.tied else 2) * row if embedding_copies else 0,
+        embedding_copies=(1 if config.tied else 2) * row,
         activations=_activations(config, heads, kv_heads, tp, max_num_seqs),
         kv_per_token=2 * config.layers * kv_heads * config.head_dim * 2,
         compressed_masks=compressed_masks,
