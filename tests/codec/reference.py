@@ -6,12 +6,15 @@ Bits are strings, first bit first. Sections have the numbers of the document.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
 # ------------------------------------------------------------------------------------------------------ 1. Notation
 
 
+@cache
 def bits(value: int, length: int) -> str:
     """A code, value/length, as a string of bits."""
     return "".join(str(value >> position & 1) for position in range(length))
@@ -40,7 +43,13 @@ class Plan:
         self.n, self.k = n, k
         self.n1, self.k1 = ceil_div(n, 16), ceil_div(k, 32)
         self.height = min(8, self.n1)
-        self.numbers = [(i, j) for i in range(ceil_div(self.n1, 8)) for j in range(ceil_div(self.k1, 8))]
+        self.tiles = ceil_div(self.n1, 8) * ceil_div(self.k1, 8)
+
+    def numbers(self) -> Iterator[tuple[int, int]]:
+        """i and j of every tile, in order."""
+        for i in range(ceil_div(self.n1, 8)):
+            for j in range(ceil_div(self.k1, 8)):
+                yield i, j
 
     def start(self, i: int) -> int:
         return min(8 * i, self.n1 - self.height)
@@ -65,7 +74,7 @@ def tiles_of(weight: np.ndarray) -> list[tuple[bytes, bool]]:
     plan = Plan(*weight.shape)
     padded = np.zeros((16 * plan.n1, 32 * plan.k1), np.int8)
     padded[: plan.n, : plan.k] = weight
-    return [(padded[plan.cells(i, j)[:2]].tobytes(), plan.width(j) == 8) for i, j in plan.numbers]
+    return [(padded[plan.cells(i, j)[:2]].tobytes(), plan.width(j) == 8) for i, j in plan.numbers()]
 
 
 # ------------------------------------------------------------------------- 5. Shares, and how streams are woven
@@ -101,7 +110,6 @@ Pair = tuple[int, int]  # value, count
 
 
 def before(x: Pair, y: Pair) -> bool:
-    """The document's x < y."""
     return x[1] > y[1]
 
 
@@ -124,8 +132,11 @@ def unstable_sort(pairs: list[Pair], heaps: list[int] | None = None) -> list[Pai
 
     sort_part(0, len(a), 16)
     done: list[Pair] = []
-    for pair in a:  # stable: behind all that it is not before
-        done.insert(next((at for at, other in enumerate(done) if before(pair, other)), len(done)), pair)
+    for pair in a:  # a stable sort: each goes behind all that it is not before
+        at = len(done)
+        while at and before(pair, done[at - 1]):
+            at -= 1
+        done.insert(at, pair)
     return done
 
 
@@ -164,7 +175,7 @@ def settle(heap: list[Pair], top: int, size: int, x: Pair) -> None:
     while children := [b for b in (2 * path[-1] + 2, 2 * path[-1] + 1) if b < size]:
         path.append(children[-1] if len(children) == 1 or before(heap[children[0]], heap[children[1]]) else children[0])
     t = next((t for t in reversed(range(1, len(path))) if not before(heap[path[t]], x)), 0)
-    for up, down in zip(path[:t], path[1 : t + 1]):
+    for up, down in pairwise(path[: t + 1]):
         heap[up] = heap[down]
     heap[path[t]] = x
 
@@ -185,6 +196,7 @@ HIGH_RUNS = [(9, (5, 6)), (4, (6, 3)), (3, (2, 3)), (2, (4, 3)), (1, (0, 3))]
 END_MARK = bits(503, 9)
 
 
+@cache
 def escape(byte: int) -> str:
     return "1111" + bits(byte, 8)[::-1]
 
@@ -208,7 +220,7 @@ def codes_of(dictionary: list[int], high: bool) -> dict[int, str]:
 
 def packets_of(data: bytes, dictionary: list[int], high: bool) -> tuple[list[str], str]:
     """All data packets but the last, whole, and the codes of the last one."""
-    codes = codes_of(dictionary, high)
+    codes, runs = codes_of(dictionary, high), run_codes(high)
     whole: list[str] = []
     at = 0
     while True:
@@ -217,7 +229,7 @@ def packets_of(data: bytes, dictionary: list[int], high: bool) -> tuple[list[str
         while at < window:
             if data[at] == dictionary[0]:
                 run = next((r for r in range(window - at) if data[at + r] != dictionary[0]), window - at)
-                choices = [(count, code) for count, code in run_codes(high) if count <= run]
+                choices = [(count, code) for count, code in runs if count <= run]
             else:
                 choices = [(1, codes[data[at]])]
             fitting = [(count, code) for count, code in choices if len(packet) + len(code) <= 64]
@@ -291,7 +303,7 @@ def index_entry(length: int, coded: bool, offset: int) -> bytes:
 
 
 def encode(weight: np.ndarray, *, high: bool = False, matrix: bool = False) -> tuple[bytes, bytes]:
-    """The weight and index tensors of an int8 matrix, the former however large. matrix: dictionaries of matrix scope."""
+    """The weight and index tensors of an int8 matrix, however large. matrix: dictionaries of matrix scope."""
     size = 34 if high else 36
     tiles = tiles_of(weight)
     shared: dict[bool, list[int]] = {}
@@ -310,11 +322,12 @@ def encode(weight: np.ndarray, *, high: bool = False, matrix: bool = False) -> t
 
 
 class Rejected(Exception):
-    """A rule of section 13 is broken; `rule` is its name there."""
+    """A rule of section 13 is broken; `rule` is its name there. share: of T16, what the stream decodes to."""
 
-    def __init__(self, rule: str) -> None:
+    def __init__(self, rule: str, share: bytes | None = None) -> None:
         super().__init__(rule)
         self.rule = rule
+        self.share = share
 
 
 def require(holds: bool, rule: str) -> None:
@@ -350,7 +363,8 @@ def decode_stream(stream: bytes, size: int, high: bool) -> bytes:
         while True:
             if len(share) == size:
                 check_end(rest, stream[begin + 8 :])
-                require(stream[4:6] == checksum(bytes(share)), "T16")
+                if stream[4:6] != checksum(bytes(share)):
+                    raise Rejected("T16", bytes(share))
                 return bytes(share)
             if produced == 64:
                 require("1" not in rest, "T12")
@@ -404,9 +418,9 @@ def decode_tile(payload: bytes, size: int, coded: bool, high: bool | None) -> by
 
 def check_index(index: bytes, plan: Plan, total: int) -> Iterator[tuple[int, int, int, bool]]:
     """Every tile's i, j, payload length, and whether it is coded; total: c."""
-    require(len(index) == 8 * len(plan.numbers), "M3")
+    require(len(index) == 8 * plan.tiles, "M3")
     end = 0
-    for number, (i, j) in enumerate(plan.numbers):
+    for number, (i, j) in enumerate(plan.numbers()):
         entry = int.from_bytes(index[8 * number : 8 * number + 8], "little")
         require(not entry & 0xFFFF7E00, "I1")
         length = 128 * (entry & 0x1FF)

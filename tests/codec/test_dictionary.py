@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -85,3 +89,43 @@ def test_the_heap_branch(size: int) -> None:
     reference.unstable_sort([(v, int(c)) for v, c in enumerate(counts)], heaps)
     assert heaps and max(heaps) > 36
     assert ranked(counts, size) == expected(counts, size)
+
+
+CPP = """
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+#include <vector>
+int main() {
+    int count;
+    for (;;) {
+        std::vector<std::pair<int, int>> pairs;
+        for (int value = 0; value < 256; value++) {
+            if (std::scanf("%d", &count) != 1) return 0;
+            pairs.emplace_back(value, count);
+        }
+        std::sort(pairs.begin(), pairs.end(), [](auto& a, auto& b) { return a.second > b.second; });
+        for (auto& pair : pairs) std::printf("%d ", pair.first);
+        std::printf("\\n");
+    }
+}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which has libstdc++")
+def test_the_order_is_that_of_the_c_plus_plus_library(tmp_path: Path) -> None:
+    (tmp_path / "order.cpp").write_text(CPP)
+    subprocess.run(["g++", "-O2", "-o", tmp_path / "order", tmp_path / "order.cpp"], check=True, timeout=120)
+    random = np.random.default_rng(0)
+    histograms = [median_of_three_killer(), np.zeros(256, np.int32)]
+    for largest in (1, 2, 3, 10, 100, 32768):
+        for zero in (0.0, 0.5, 0.9):
+            for _ in range(20):
+                histograms.append(np.where(random.random(256) < zero, 0, random.integers(0, largest + 1, 256)))
+    text = "\n".join(" ".join(map(str, histogram.tolist())) for histogram in histograms)
+    result = subprocess.run([tmp_path / "order"], input=text, capture_output=True, text=True, check=True, timeout=60)
+    orders = [[int(value) for value in line.split()] for line in result.stdout.splitlines()]
+    assert len(orders) == len(histograms)
+    for histogram, order in zip(histograms, orders):
+        assert order == [v for v, _ in reference.unstable_sort([(v, int(c)) for v, c in enumerate(histogram)])]

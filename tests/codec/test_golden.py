@@ -1,15 +1,24 @@
-"""Fixed vectors: two made by the vendor's tool, the others by two independent encoders."""
+"""The vectors of docs/format.md, section 15: two made by the vendor's tool, the others by independent encoders."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec import CodecError, decode_matrix, encode_matrix
 
+from . import reference
 from .weights import formula, lcg
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+DOCUMENT = (ROOT / "docs" / "format.md").read_text()
 
 
 def quad() -> np.ndarray:
@@ -86,12 +95,105 @@ def test_bytes_of_known_vectors(name: str) -> None:
     np.testing.assert_array_equal(decoded, weight)
 
 
-def test_index_entries_of_the_vendors_vectors() -> None:
-    assert encode_matrix(np.zeros((128, 320), np.int8)).index.tobytes().hex() == "33800000000000000e80000033000000"
-    high = encode_matrix(np.zeros((64, 128), np.int8), sparsity="high")
-    assert high.index.tobytes().hex() == "0a80000000000000"
-
-
 def test_mixed_has_one_coded_and_one_bypass_tile() -> None:
     entries = encode_matrix(mixed()).index.view(np.uint64)
     assert [int(entry) >> 15 & 1 for entry in entries] == [1, 0]
+
+
+def test_the_document_has_the_formulas_hashes() -> None:
+    for _, _, size, weight_hash, index_hash in list(VECTORS.values())[2:]:
+        assert f"| {size} | {weight_hash} {index_hash} |" in DOCUMENT
+
+
+# --------------------------------------------------------------------------------------------------- the small files
+
+FILES: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in json.loads((GOLDEN / "vectors.json").read_text())}
+REJECTIONS: list[dict[str, Any]] = json.loads((GOLDEN / "rejections.json").read_text())
+
+
+def tensors(name: str) -> tuple[bytes, bytes, list[int]]:
+    entry = FILES[name]
+    weight, index = ((GOLDEN / f"{name}.{tensor}").read_bytes() for tensor in ("weight", "index"))
+    return weight, index, [8, 8, entry["k"], entry["n"], 1]
+
+
+def matrix_of(name: str) -> np.ndarray:
+    entry = FILES[name]
+    data = bytes(entry["n"] * entry["k"]) if entry["input"] is None else (GOLDEN / entry["input"]).read_bytes()
+    return np.frombuffer(data, np.int8).reshape(entry["n"], entry["k"])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files(name: str) -> None:
+    """The kernels and the plain encoder make them, both decoders read them, and the list and the document have them."""
+    entry = FILES[name]
+    weight, index, info = tensors(name)
+    matrix = matrix_of(name)
+    assert [hashlib.sha256(data).hexdigest() for data in (weight, index)] == [
+        entry["weight_sha256"],
+        entry["index_sha256"],
+    ]
+    encoded = encode_matrix(matrix, sparsity=entry["mode"])
+    assert (encoded.weight.tobytes(), encoded.index.tobytes(), encoded.info.tolist()) == (weight, index, info)
+    assert reference.encode(matrix, high=entry["mode"] == "high") == (weight, index)
+    arrays = (np.frombuffer(weight, np.int8), np.frombuffer(index, np.int8), np.array(info, np.int64))
+    np.testing.assert_array_equal(decode_matrix(*arrays, sparsity=entry["mode"], canonical=True), matrix)
+    np.testing.assert_array_equal(reference.decode(weight, index, info, high=entry["mode"] == "high"), matrix)
+    row = f"| `{name}` | {entry['source']} | {entry['mode']} [{entry['n']}, {entry['k']}] | {entry['weight_bytes']} |"
+    assert len(weight) == entry["weight_bytes"] and f"{row} {entry['shows']} |" in DOCUMENT
+
+
+def test_the_official_files_have_the_hashes_of_the_vendors_tool() -> None:
+    for name, vector in (("official-low", VECTORS["vendor, low"]), ("official-high", VECTORS["vendor, high"])):
+        assert (FILES[name]["weight_sha256"], FILES[name]["index_sha256"]) == vector[3:]
+
+
+def test_what_the_files_show() -> None:
+    """Each is at the edge that it is there for."""
+    assert all((GOLDEN / f"{name}.weight").stat().st_size <= 10_000 for name in FILES)
+    streams = {name: reference.unweave(tensors(name)[0]) for name in FILES}
+    assert all(stream.rstrip(b"\0").endswith(b"\xf7\x01") for stream in streams["end-mark"])
+    assert len(tensors("limit")[0]) == 512 and tensors("limit")[0][0] == 0xA8
+    assert [int.from_bytes(tensors(name)[1], "little") >> 15 for name in ("limit", "bypass")] == [1, 0]
+    for share in reference.deal(reference.tiles_of(matrix_of("bypass"))[0][0]):  # but for its end mark, it would fit
+        whole, last = reference.packets_of(share, reference.dictionary_of(share * 4, 36), high=False)
+        assert 40 + 8 * len(whole) < len(share) <= 40 + 8 * (len(whole) + 1) and len(last) >= 57
+    heaps: list[int] = []
+    counts = np.bincount(matrix_of("heap").view(np.uint8).ravel(), minlength=256)
+    reference.unstable_sort([(value, int(count)) for value, count in enumerate(counts)], heaps)
+    assert heaps == [224]
+    nine, four = reference.bits(5, 6), reference.bits(6, 3)
+    dictionary = list(streams["runs"][0][6:40])
+    packets = [
+        packet
+        for share in reference.deal(reference.tiles_of(matrix_of("runs"))[0][0])
+        for packet in reference.packets_of(share, dictionary, high=True)[0]
+    ]
+    assert any(packet.startswith(nine * 7) for packet in packets)
+    assert any(packet[60:] == four + "1" for packet in packets) and any(packet[-1] == "0" for packet in packets)
+
+
+def patched(data: bytes, patches: list[tuple[int, str]], size: int | None) -> bytes:
+    changed = bytearray(data[: size or len(data)].ljust(size or len(data), b"\0"))
+    for offset, text in patches:
+        changed[offset : offset + len(text) // 2] = bytes.fromhex(text)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("case", REJECTIONS, ids=lambda case: f"{case['rule']}: {case['why']}")
+def test_rejections(case: dict[str, Any]) -> None:
+    weight, index, info = tensors(case["vector"])
+    weight = patched(weight, case.get("weight", []), case.get("weight_bytes"))
+    index = patched(index, case.get("index", []), case.get("index_bytes"))
+    info = case.get("info", info)
+    with pytest.raises(reference.Rejected) as rejected:
+        reference.decode(weight, index, info, high=case["mode"] == "high")
+    assert rejected.value.rule == case["rule"]
+    arrays = (np.frombuffer(weight, np.int8), np.frombuffer(index, np.int8), np.array(info, np.int64))
+    with pytest.raises(CodecError):
+        decode_matrix(*arrays, sparsity=case["mode"])
+
+
+def test_every_rule_of_the_document_has_a_rejection() -> None:
+    rules = re.findall(r"^\| ([MITX]\d+) \|", DOCUMENT, re.MULTILINE)
+    assert {case["rule"] for case in REJECTIONS} == set(rules) - {"M1"}  # types: tests/codec/test_rejections.py

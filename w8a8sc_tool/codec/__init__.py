@@ -1,4 +1,29 @@
-"""The compressed weight format W8A8SC (and W16A16SC) of Ascend 310P: docs/format.md describes it bit by bit."""
+"""The compressed weight format W8A8SC (and W16A16SC) of Ascend 310P, which docs/format.md, sections 1 to 16, describes.
+
+An int8 matrix [n, k] (n output, k input features; a float16 one viewed as bytes) becomes three numpy arrays and back:
+
+    weight  int8 [c]          payloads of all tiles, c a multiple of 128
+    index   int8 [8 * tiles]  an entry of 8 bytes for each tile
+    info    int64 [5]         8, 8, k, n, 1
+
+`encode_matrix` and `decode_matrix` do it at once, `MatrixEncoder` and `MatrixDecoder` in blocks of rows, so that
+neither side need be in memory whole. Equal input gives equal bytes: of every version with the same codec version, on
+every machine, in blocks of any size.
+
+Memory. Inputs are read, never written or kept; they may be read-only and unaligned. Results are new arrays of their
+own, except `out`, which stays the caller's and is what `decode_matrix` returns; after an error its content is
+undefined. Parts that `EncodedTiles.part` and `MatrixDecoder.tiles` return are views.
+
+Threads. The functions may be called from any number of threads; kernels release the interpreter's lock. A MatrixEncoder
+or MatrixDecoder has scratch memory and belongs to one thread at a time.
+
+Errors. Compressed tensors that break the format, whatever their bytes, raise a CodecError that names tile, engine and
+cause, and cause no access out of range. A matrix that would outgrow its consumers raises TooLargeError. An argument of
+the wrong kind is a TypeError or ValueError. What decoding can not find: docs/format.md, section 13.
+
+Files in reading order: tables (constants, codes), tiling (sections 3 to 5), dictionary (6), encode (7 to 11), decode
+(13), matrix (12), coding (what a compressed weight shows of its encoder). They import nothing of the package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a compressed weight was coded, where the format leaves a choice: found out by looking at its tiles."""
+"""How a compressed weight was coded, where the format leaves a choice: found out by looking at its tiles.
+
+The choices are those that docs/format.md, section 16, lists as not determined.
+"""
 
 from __future__ import annotations
 

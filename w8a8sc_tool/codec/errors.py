@@ -1,4 +1,4 @@
-"""Errors of the codec: what a matrix or a tile violates, and where."""
+"""Errors of the codec: which rule of docs/format.md, section 13, a matrix or a tile breaks, and where."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class CodecError(ValueError):
 
 
 class MatrixError(CodecError):
-    """The three tensors do not belong together: types, shapes, info, the number of tiles, bytes left over."""
+    """The three tensors do not belong together: types, shapes, info, number of tiles, bytes left over (M1 to M4)."""
 
 
 class IndexEntryError(CodecError):
-    """An index entry breaks the format: reserved bits, a length out of range, an offset that leaves a gap."""
+    """An index entry breaks the format: reserved bits, length or offset (I1 to I4)."""
 
 
 class TileError(CodecError):
-    """A tile's payload cannot be decoded: header, codes, end mark, padding or checksum."""
+    """A tile's payload cannot be decoded: header, codes, end mark, checksum, padding (T1 to T16, X1)."""
 
 
 class TooLargeError(CodecError):
-    """The compressed matrix would be larger than the 512 * N1 * K1 bytes that its consumers allocate."""
+    """The compressed matrix would be larger than the 512 * N1 * K1 bytes of its consumers (section 12)."""
 
 
 def _rebuild(kind: type[CodecError], cause: str, tile: int | None, engine: int | None) -> CodecError:

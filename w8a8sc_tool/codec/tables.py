@@ -1,4 +1,8 @@
-"""The format's constants and code tables: docs/format.md says what each means and how it was established."""
+"""The format's constants and code tables. docs/format.md says what each means and how it is known.
+
+Fractals and tiles: sections 3 and 4. Engines, payload unit: 5 and 12. Dictionary sizes: 6. Codes: 7. Packets: 8.
+Header: 9.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ ESCAPE: Final = 15  # 4 bits, before the 8 bits of a byte outside the dictionary
 
 
 class Mode(NamedTuple):
-    """The codes of one sparsity: W8A8SC uses low, W16A16SC uses high.
+    """The codes of one sparsity (docs/format.md, section 7): W8A8SC uses low, W16A16SC uses high.
 
     `codes` holds (value, bits) for dictionary rank 1, 2, ...; `runs` holds (value, bits) by the number of common bytes
     that a code stands for.
