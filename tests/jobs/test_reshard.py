@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from w8a8sc_tool.backends import native
+from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.codec import decode_matrix
 from w8a8sc_tool.conversion.worker import Converter
-from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.errors import InputError, WorkError
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.reshard import reshard, to_checkpoint
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 
 from .. import tensors
 from ..checking.test_compare import recoded
+from ..conftest import edit_json
 from .test_compress import digests
 
 MIXED = [
@@ -148,6 +150,38 @@ def test_a_checkpoint_that_compresses_to_the_same(
     assert {file: value for file, value in again.items() if "manifest" not in file} == {
         file: value for file, value in wanted.items() if "manifest" not in file
     }
+
+
+def test_descriptions_name_no_tensors_that_are_not_there(tiny_copy: Path, tmp_path: Path) -> None:
+    """Of a source with tensors that have no place, and of a directory whose description names them, as others' do."""
+    weights, description = tiny_copy / "quant_model_weight_w8a8s.safetensors", "quant_model_description.json"
+    extra = ["model.layers.0.self_attn.q_proj.bias", "model.layers.1.rotary.inv_freq"]
+    tensors.write(weights, tensors.read(weights) | {name: tensors.entry("F16", np.ones(1536)) for name in extra})
+    edit_json(tiny_copy / description, lambda types: types.update(dict.fromkeys(extra, "FLOAT")))
+    before = list(json.loads((tiny_copy / description).read_text()))
+    (result,) = compress(tiny_copy, tmp_path / "made", tp=[2], processes=2)
+    assert verify(result.directory, source=tiny_copy).ok
+    wanted = [key for key in before if key not in extra]
+    assert list(json.loads((result.directory / description).read_text())) == wanted
+    (result.directory / "w8a8sc_manifest.json").unlink()
+    edit_json(result.directory / description, lambda types: types.update(dict.fromkeys(extra, "FLOAT")))
+    assert verify(result.directory, source=tiny_copy).ok
+    back = to_checkpoint(result.directory, tmp_path / "back")
+    assert list(json.loads((back / description).read_text())) == wanted
+    (again,) = reshard(result.directory, tmp_path / "again", tp=[1], processes=2)
+    assert list(json.loads((again.directory / description).read_text())) == wanted
+
+
+def test_a_checkpoint_that_would_be_refused_is_not_put_in_place(
+    sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_ghost(*arguments: Any) -> bytes:
+        return b'{"model.ghost.weight": "FLOAT"}'
+
+    monkeypatch.setattr("w8a8sc_tool.planning.side_files.description_json", with_a_ghost)
+    with pytest.raises(WorkError, match="is refused, first: model.ghost.weight is described"):
+        to_checkpoint(sealed(1), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["Tiny-w8a8s-310.partial"]
 
 
 def test_a_directory_of_the_vendor(sealed: Callable[[int], Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from ..layouts import (
     check_size,
     modules,
 )
-from ..planning import Options, PlannedModule, make_plan, side_files
+from ..planning import Options, Plan, make_plan, side_files
 from ..sharded_state import Manifest, ShardedState
 from ..sharded_state import manifest as manifest_file
 from ..workers.machine import default_processes
@@ -281,7 +281,7 @@ def _source_tasks(
     if description is None or not state.tp:
         return []
     plan = make_plan(checkpoint, state.tp, Options(target=target_of(state)))
-    findings += _compare_side_files(checkpoint, state, description, plan.modules)
+    findings += _compare_side_files(checkpoint, state, description, plan)
     return [
         (
             planned.module.name,
@@ -299,15 +299,15 @@ def _of_module(places: list[dict[str, Place]], module: Module) -> list[dict[str,
 
 
 def _compare_side_files(
-    checkpoint: Checkpoint, state: ShardedState, description: Description, planned: tuple[PlannedModule, ...]
+    checkpoint: Checkpoint, state: ShardedState, description: Description, plan: Plan
 ) -> Iterator[Finding]:
     """config.json and the description against the source's; other side files are the manifest's business."""
     if state.manifest is not None and (state.path / "config.json").read_bytes() != side_files.config_json(checkpoint):
         yield Finding("it is not the source's config.json", str(state.path / "config.json"))
-    for item in planned:
+    for item in plan.modules:
         if is_compressed(item.module, description) and not item.compress:
             yield Finding(f"{item.module.name} is compressed, but its source cannot be", str(description.path))
-    for name, kind in checkpoint.description.types.items():
+    for name, kind in checkpoint.description.of(plan.used).types.items():
         found = description.types.get(name)
         if found != kind and found != COMPRESSED.get(kind):
             yield Finding(f"{name} is described as {found}, in the source as {kind}", str(description.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -63,6 +64,12 @@ class Description:
     def type_of(self, module: str) -> str | None:
         """The type of a linear layer, None if the description does not name its weight."""
         return self.types.get(f"{module}.weight")
+
+    def of(self, tensors: Container[str]) -> Description:
+        """The description of these tensors alone; keys that are no tensor's are carried over."""
+        types = {name: kind for name, kind in self.types.items() if name in tensors}
+        content = {key: value for key, value in self.content.items() if key not in self.types or key in types}
+        return Description(self.path, types, content)
 
     @property
     def has_norm_bias(self) -> bool:

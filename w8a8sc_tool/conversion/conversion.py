@@ -73,8 +73,7 @@ class Conversion:
             sealed = {id(making): making.seal(self._checkpoint, self._name, source) for making in unfinished}
             manifests = [making.finished or sealed[id(making)] for making in self._makings]
             for making in self._makings:
-                if self._verify_output or making.finished is not None:
-                    self._read_back(making)
+                self._read_back(making, quick=not self._verify_output and making.finished is None)
             for making in self._makings:
                 making.sealed.publish()
         return manifests
@@ -241,8 +240,9 @@ class Conversion:
             self.sync(batch)
             self.record(batch)
 
-    def _read_back(self, making: Making) -> None:
-        report = verify(making.sealed.partial, processes=self._processes, progress=self._progress)
+    def _read_back(self, making: Making, *, quick: bool) -> None:
+        """Open the directory as whoever uses it will; quick: without reading the tensors."""
+        report = verify(making.sealed.partial, quick=quick, processes=self._processes, progress=self._progress)
         if not report.ok:
             first = report.findings[0]
             raise WorkError(

@@ -205,7 +205,7 @@ class Making:
             if told[item.module.name].quantization in UNCOMPRESSED
             for member in item.module.members
         ]
-        description = side_files.description_json(checkpoint.description, compressed)
+        description = side_files.description_json(checkpoint.description, self.plan.used, compressed)
         self.sealed.write_file("quant_model_description.json", description)
         self.sealed.write_file("config.json", side_files.config_json(checkpoint))
         for path in checkpoint.side_files:

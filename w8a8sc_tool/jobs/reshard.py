@@ -18,7 +18,7 @@ from ..checking.verify import target_of, verify
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
 from ..conversion.convert import Compressed, check_space, convert
-from ..errors import InputError, refuse
+from ..errors import InputError, WorkError, refuse
 from ..io import files
 from ..io.files import as_bytes
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
@@ -128,12 +128,25 @@ def to_checkpoint(
         with SealedDirectory(target, overwrite=overwrite) as sealed:
             sealed.clear()
             _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
-            sealed.write_file(_DESCRIPTION, side_files.description_json(source.checkpoint.description, ()))
+            description = side_files.description_json(source.checkpoint.description, source.checkpoint.tensors)
+            sealed.write_file(_DESCRIPTION, description)
             sealed.write_file("config.json", side_files.config_json(source.checkpoint))
             for path in source.checkpoint.side_files:
                 sealed.copy_file(path)
+            _open_again(sealed.partial, source)
             sealed.publish()
     return target
+
+
+def _open_again(folder: Path, source: Opened) -> None:
+    """Raises WorkError unless the checkpoint in a folder can be compressed as its directory was."""
+    try:
+        make_plan(Checkpoint.open(folder, ARCHITECTURES), source.tp, source.options)
+    except InputError as error:
+        first = error.problems[0]
+        raise WorkError(
+            f"the checkpoint that was written is refused, first: {first.what}", first.where, "report this"
+        ) from None
 
 
 def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> None:

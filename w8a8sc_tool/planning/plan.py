@@ -14,6 +14,7 @@ from ..checkpoint.values import to_float32, to_offset
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.safetensors import DTYPES
 from ..layouts import COMPRESSED, DEFAULT_TARGET, Module, Output, Target, check_size, modules
+from . import biases
 from .patterns import matches
 from .preset import DEFAULT_MAX_RATIO
 
@@ -92,6 +93,11 @@ class Plan(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
     @property
+    def used(self) -> set[str]:
+        """The names of the checkpoint's tensors that have a place in the output."""
+        return {name for item in self.modules for name in item.sources}
+
+    @property
     def source_bytes(self) -> int:
         return sum(m.source_bytes for m in self.modules) + sum(source.nbytes for source in self.unused)
 
@@ -139,19 +145,34 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
     if tp < 1:
         raise UsageError(f"tensor-parallel size {tp} is not positive")
     refuse(check_size(checkpoint.config, tp))
-    found, problems = modules(checkpoint.config, checkpoint.description, tp, options.target)
+    found, problems = _modules(checkpoint, tp, options.target)
     for module in found:
         problems += source_problems(module, checkpoint)
+    left_biases = biases.without_parameter(found, checkpoint.tensors)
+    problems += biases.lost(left_biases, checkpoint)
     refuse(problems)
     keep = options.keep if options.compress else ("*",)
     planned = tuple(decide(module, checkpoint.tensors, keep) for module in found)
-    used = {name for item in planned for name in item.sources}
+    used = {source.name for module in found for source in module.sources}
     unused = tuple(tensor for name, tensor in checkpoint.tensors.items() if name not in used)
     warnings = [*checkpoint.warnings, *_scalar_warnings(planned)]
-    if unused:
-        names = ", ".join(tensor.name for tensor in unused[:3]) + (", ..." if len(unused) > 3 else "")
-        warnings.append(f"{len(unused)} tensors of the checkpoint have no place in the output: {names}")
+    if contained := sum(map(biases.in_quant_bias, left_biases.values())):
+        warnings.append(f"{contained} linear biases need no place in the output: quant_bias contains them")
+    homeless = [tensor.name for tensor in unused if tensor.name not in left_biases]
+    if homeless:
+        names = ", ".join(homeless[:3]) + (", ..." if len(homeless) > 3 else "")
+        warnings.append(f"{len(homeless)} tensors of the checkpoint have no place in the output: {names}")
     return Plan(tp, options, planned, unused, tuple(warnings))
+
+
+def _modules(checkpoint: Checkpoint, tp: int, target: Target) -> tuple[list[Module], list[Problem]]:
+    """The modules of a checkpoint as vLLM will build them from the output's description, which is for them alone."""
+    found, problems = modules(checkpoint.config, checkpoint.description, tp, target)
+    used = {source.name for module in found for source in module.sources}
+    described = checkpoint.description.of(used)
+    if described.has_norm_bias != checkpoint.description.has_norm_bias:
+        found, problems = modules(checkpoint.config, described, tp, target)
+    return found, problems
 
 
 def source_problems(module: Module, checkpoint: Checkpoint) -> Iterator[Problem]:

@@ -19,12 +19,14 @@ def config_json(checkpoint: Checkpoint) -> bytes:
     return _json(content)
 
 
-def description_json(description: Description, compressed: Collection[str]) -> bytes:
-    """quant_model_description.json of the output; compressed: names of checkpoint modules that now are compressed.
+def description_json(description: Description, tensors: Collection[str], compressed: Collection[str] = ()) -> bytes:
+    """quant_model_description.json of the output.
 
-    Keys stay the unfused checkpoint names, which is what vLLM looks up; everything else is carried over.
+    tensors: names of the checkpoint's tensors that the output holds, fused or not; compressed: names of checkpoint
+    modules that now are compressed. Keys stay the unfused checkpoint names, which is what vLLM looks up; those of
+    tensors that the output does not hold are left out, everything else is carried over.
     """
-    content = dict(description.content)
+    content = description.of(tensors).content
     for module in compressed:
         content[f"{module}.weight"] = COMPRESSED[content[f"{module}.weight"]]
     if compressed and content.get("model_quant_type") in COMPRESSED:
