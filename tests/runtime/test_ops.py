@@ -52,6 +52,29 @@ def test_products_at_the_ends_of_int8_are_exact() -> None:
     assert (cpu.integer_product(x[:1], -weight - 1) == -128 * 127 * 25600).all()
 
 
+@pytest.mark.parametrize(("n", "k"), [(96, 4096), (33, 1000)])
+def test_a_row_does_not_depend_on_the_rows_beside_it(n: int, k: int) -> None:
+    """Bit for bit, at every number of rows and at every place in the batch, and right."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(21, k).half(), (torch.randn(n, k) / k**0.5).half()
+    alone = torch.cat([ops.linear(row.unsqueeze(0), weight) for row in x])
+    for m in range(1, len(x) + 1):
+        assert torch.equal(ops.linear(x[:m], weight), alone[:m])
+    assert torch.equal(ops.linear(x.flip(0), weight).flip(0), alone)
+    exact = x.double() @ weight.double().t()
+    torch.testing.assert_close(alone.double(), exact, rtol=2**-11, atol=1e-5)
+
+
+def test_attention_of_a_prompt_equals_that_of_its_pieces() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(40, 4, 32).half(), torch.randn(40, 2, 32).half(), torch.randn(40, 2, 32).half()
+    caches = [cpu.new_cache(40, 2, 32, torch.device("cpu")) for _ in range(2)]
+    whole = ops.attention(query, key, value, caches[0], 0, 0.2)
+    edges = [(0, 1), (1, 30), (30, 31), (31, 40)]
+    parts = [ops.attention(query[a:b], key[a:b], value[a:b], caches[1], a, 0.2) for a, b in edges]
+    assert torch.equal(torch.cat(parts), whole)
+
+
 def test_quantization_rounds_half_to_even_and_saturates() -> None:
     x = torch.tensor([[0.5, 1.5, 2.5, -0.5, -1.5, 500.0, -500.0, 3.0]]).half()
     one, zero = torch.ones(8).half(), torch.zeros(8).half()
