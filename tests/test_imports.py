@@ -76,15 +76,6 @@ def test_arrows_point_one_way(path: Path) -> None:
         assert imported_rooms(path) <= {"codec"}
 
 
-def test_public_names_exist() -> None:
-    import w8a8sc_tool
-
-    for name in w8a8sc_tool.__all__:
-        assert getattr(w8a8sc_tool, name) is not None
-    with pytest.raises(AttributeError):
-        _ = w8a8sc_tool.nothing  # type: ignore[attr-defined]
-
-
 def test_what_only_starts_workers_loads_no_kernels() -> None:
     """Half a second of every command otherwise, before its workers even start."""
     for module in ("jobs.compress", "checking.verify", "checking.compare", "jobs.inspect", "jobs.doctor"):

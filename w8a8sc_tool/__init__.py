@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .jobs.reshard import reshard as reshard
     from .jobs.reshard import to_checkpoint as to_checkpoint
     from .jobs.serving import fit as fit
+    from .synthesis.synthesize import synthesize as synthesize
 
 __all__ = ["VERSION", *_PUBLIC]  # noqa: PLE0604
 
@@ -55,3 +56,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

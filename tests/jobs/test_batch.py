@@ -71,6 +71,14 @@ def test_what_is_no_batch(content: object, message: str, tmp_path: Path) -> None
         job.load(write(tmp_path / "b.yaml", content))
 
 
+def test_one_size_and_one_pattern_stand_for_themselves(tiny: Path, tmp_path: Path) -> None:
+    jobs = [{"model": str(tiny), "tp": 2, "keep": "*.o_proj"}]
+    (outcome,) = job.run(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs, "processes": 1}))
+    assert (outcome.state, outcome.tp) == ("made", (2,))
+    manifest = json.loads((Path(outcome.directories[0]) / "w8a8sc_manifest.json").read_text())
+    assert manifest["options"]["keep"] == ["*.o_proj"]
+
+
 def test_everything_is_checked_before_anything_is_made(tiny: Path, tmp_path: Path) -> None:
     jobs = [{"model": str(tiny)}, {"model": str(tiny), "tp": [1, 3]}, {"model": "nothing"}, {"model": str(tiny)}]
     with pytest.raises(InputError) as raised:
@@ -98,7 +106,10 @@ def test_a_failure_stops_the_others_only_when_asked(
     target.rmdir()
     assert run(["batch", str(file)]) == 0  # what is there is not made again
     printed = capsys.readouterr().out
-    assert [line.split()[-3] for line in printed.splitlines()[1:]] and " done " in printed and " made " in printed
+    assert [next(word for word in line.split() if word in ("made", "done")) for line in printed.splitlines()[1:]] == [
+        "made",
+        "done",
+    ]
 
     target_folder(tmp_path / "other", "In-the-way", 1).mkdir(parents=True)
     stopping = write(tmp_path / "c.yaml", {"output": "other", "jobs": jobs, "stop_on_failure": True})

@@ -29,11 +29,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One conversion: the options of `w8a8sc compress` under their names."""
 
     model: str
-    tp: list[int] = msgspec.field(default_factory=lambda: [1])
+    tp: int | list[int] = 1
     output: str | None = None
     name: str | None = None
     preset: str = "auto"
-    keep: list[str] = []
+    keep: str | list[str] = []
     max_ratio: float | None = None
     target: Target = DEFAULT_TARGET
     compress: bool = True
@@ -41,6 +41,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     executor: str | None = None
     overwrite: bool = False
     verify: bool = True
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The tensor-parallel sizes as they were given."""
+        return (self.tp,) if isinstance(self.tp, int) else tuple(self.tp)
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,7 +137,7 @@ def run(
     outcomes: list[Outcome] = []
     for number, job in enumerate(batch.jobs):
         if batch.stop_on_failure and any(not outcome.ok for outcome in outcomes):
-            outcomes.append(Outcome(job.model, tuple(job.tp), "skipped"))
+            outcomes.append(Outcome(job.model, job.sizes, "skipped"))
             continue
         overall.job(number, job.model, sum(total[:number]))
         outcomes.append(carry_out(job, batch.processes, overall))
@@ -169,7 +174,7 @@ def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
 
     seen: dict[Path, int] = {}
     for number, job in enumerate(batch.jobs, 1):
-        for tp in job.tp:
+        for tp in job.sizes:
             kind = "w8a8sc" if job.compress else "w8a8s"
             name = job.name or model_name(Path(job.model))
             target = target_folder(Path(job.output or "."), name, tp, kind)
@@ -180,7 +185,7 @@ def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
 
 def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
     """Do one job; a failure is an outcome too."""
-    sizes = tuple(job.tp)
+    sizes = job.sizes
     try:
         results = compress(
             *(job.model, job.output or "."),
@@ -201,7 +206,7 @@ def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
 def _outcome(job: Job, results: Sequence[Compressed]) -> Outcome:
     new = [result for result in results if not result.already_done]
     return Outcome(
-        *(job.model, tuple(job.tp), "made" if new else "done"),
+        *(job.model, job.sizes, "made" if new else "done"),
         directories=tuple(str(result.directory) for result in results),
         output_bytes=sum(result.output_bytes for result in results),
         seconds=max((result.seconds for result in new), default=0.0),

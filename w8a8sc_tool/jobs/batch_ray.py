@@ -60,7 +60,7 @@ def _run(batch: Batch, address: str | None, total: list[int], progress: Progress
         progress.end()
         if ours:
             ray.shutdown()
-    skipped = {n: Outcome(job.model, tuple(job.tp), "skipped") for n, job in enumerate(batch.jobs)}
+    skipped = {n: Outcome(job.model, job.sizes, "skipped") for n, job in enumerate(batch.jobs)}
     return [outcomes.get(number, skipped[number]) for number in range(len(batch.jobs))]
 
 
@@ -69,7 +69,7 @@ def _result(ray: Any, reference: Any, job: Job, progress: Progress) -> Outcome:
         node, data = ray.get(reference)
     except ray.exceptions.RayError as error:
         lines = str(error).strip().splitlines()
-        return Outcome(job.model, tuple(job.tp), "failed", f"Ray gave up ({lines[-1][:200] if lines else error})")
+        return Outcome(job.model, job.sizes, "failed", f"Ray gave up ({lines[-1][:200] if lines else error})")
     progress.note(f"{job.model}: done on {node}")
     return msgspec.json.decode(data, type=Outcome)
 

@@ -18,6 +18,7 @@ from ..errors import InputError, Problem, UsageError, refuse
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
 from ..planning import Options, Plan, Preset, make_plan
 from ..planning import preset as presets
+from ..planning.options import as_patterns, as_sizes
 from ..planning.patterns import matches
 from ..planning.plan import names_of
 from ..planning.preset import deviations
@@ -35,9 +36,9 @@ def model_name(model: Path) -> str:
 def plan(
     model: str | os.PathLike[str],
     *,
-    tp: Sequence[int] = (1,),
+    tp: int | Sequence[int] = (1,),
     max_ratio: float | None = None,
-    keep: Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     preset: str = "auto",
     target: Target = DEFAULT_TARGET,
     compress: bool = True,
@@ -49,12 +50,12 @@ def plan(
 
 
 def _options(
-    preset: Preset, max_ratio: float | None, keep: Sequence[str], target: Target, compress: bool, backend: str
+    preset: Preset, max_ratio: float | None, keep: str | Sequence[str], target: Target, compress: bool, backend: str
 ) -> Options:
     """The preset's options, and over them what was asked for."""
     return Options(
         max_ratio=preset.max_ratio if max_ratio is None else max_ratio,
-        keep=tuple(dict.fromkeys([*preset.keep, *keep])),
+        keep=tuple(dict.fromkeys([*preset.keep, *as_patterns(keep)])),
         target=target,
         preset=preset.name,
         compress=compress,
@@ -62,12 +63,10 @@ def _options(
     )
 
 
-def _plans(checkpoint: Checkpoint, tp: Sequence[int], options: Options, preset: Preset) -> list[Plan]:
-    if not tp or len(set(tp)) != len(tp):
-        raise UsageError("tensor-parallel sizes must be given, each once")
+def _plans(checkpoint: Checkpoint, tp: int | Sequence[int], options: Options, preset: Preset) -> list[Plan]:
     plans: list[Plan] = []
     problems: list[Problem] = []
-    for size in tp:
+    for size in as_sizes(tp):
         try:
             plans.append(make_plan(checkpoint, size, options))
         except InputError as error:
@@ -85,11 +84,11 @@ def compress(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] = ".",
     *,
-    tp: Sequence[int] = (1,),
+    tp: int | Sequence[int] = (1,),
     name: str | None = None,
     processes: int | None = None,
     max_ratio: float | None = None,
-    keep: Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     preset: str = "auto",
     target: Target = DEFAULT_TARGET,
     compress: bool = True,
@@ -102,12 +101,13 @@ def compress(
 ) -> list[Compressed]:
     """Compress a W8A8S checkpoint for each tensor-parallel size into a sealed directory below `output`.
 
-    name: of the model in the output's folder names, from the checkpoint's folder by default. processes: worker
-    processes, as many as cores and memory allow by default. preset: auto, none, a shipped preset's name or a file; it
-    gives defaults for max_ratio (a layer that compresses to this fraction or more stays W8A8S) and adds to keep
-    (patterns of layers to leave uncompressed). target: the vLLM Ascend release whose keys are written. compress: False
-    for an uncompressed W8A8S directory. backend, executor: who compresses, see backends.msmodelslim.choose. resume: go
-    on with what an interrupted run left. verify_output: read everything back and check it before it is put in place.
+    tp: one size or several. name: of the model in the output's folder names, from the checkpoint's folder by default.
+    processes: worker processes, as many as cores and memory allow by default. preset: auto, none, a shipped preset's
+    name or a file; it gives defaults for max_ratio (a layer that compresses to this fraction or more stays W8A8S) and
+    adds to keep (a pattern, or several, of layers to leave uncompressed). target: the vLLM Ascend release of the keys
+    that are written. compress: False for an uncompressed W8A8S directory. backend, executor: who compresses, see
+    backends.msmodelslim.choose. resume: go on with what an interrupted run left. verify_output: read everything back
+    and check it before it is put in place.
 
     The checkpoint is read, and every tile encoded, once for all sizes together. Raises InputError, with all problems in
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.

@@ -24,6 +24,7 @@ from ..io.files import as_bytes
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
 from ..planning import Options, make_plan, side_files
+from ..planning.options import as_sizes
 from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState
 from ..workers.progress import Progress, Silent
@@ -77,7 +78,7 @@ def reshard(
     directory: str | os.PathLike[str],
     output: str | os.PathLike[str] = ".",
     *,
-    tp: Sequence[int] | None = None,
+    tp: int | Sequence[int] | None = None,
     compress: bool = True,
     processes: int | None = None,
     overwrite: bool = False,
@@ -88,16 +89,17 @@ def reshard(
     """Make directories for other tensor-parallel sizes from one directory alone, without its source.
 
     Tiles are moved as they are; only those that a cut goes through are decoded and encoded again. For a directory of
-    this tool the results are those of `compress` from the source. tp: None for the directory's own size. compress:
-    False for uncompressed W8A8S directories. The rest is as in `compress`. Raises InputError for a broken directory or
-    a size that does not work, WorkError if the work fails.
+    this tool the results are those of `compress` from the source. tp: one size or several, None for the directory's
+    own. compress: False for uncompressed W8A8S directories. The rest is as in `compress`. Raises InputError for a
+    broken directory or a size that does not work, WorkError if the work fails.
     """
     progress = progress or Silent()
     with opened(directory, progress, processes) as source:
         options = source.options
         if not compress:
             options = msgspec.structs.replace(options, compress=False, backend="native")
-        plans = [make_plan(source.checkpoint, size, options) for size in (tp or [source.tp])]
+        sizes = as_sizes(source.tp if tp is None else tp)
+        plans = [make_plan(source.checkpoint, size, options) for size in sizes]
         return convert(
             *(source.checkpoint, plans, source.name, Path(output), NATIVE),
             processes=processes,

@@ -18,6 +18,7 @@ from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
 from ..planning import Options, make_plan
 from ..planning import preset as presets
+from ..planning.options import as_sizes
 from ..serving import Command, Estimate, Service, build, container, estimate
 from ..serving.chips import VARIABLE, needed, parse_chips
 from ..serving.command import MOUNTS, capture_warning, release_of
@@ -180,7 +181,7 @@ def fit(
     directory has no other. chip_memory is in bytes. Raises InputError for what is neither, or a size that does not
     work.
     """
-    sizes = None if tp is None else [tp] if isinstance(tp, int) else list(tp)
+    sizes = None if tp is None else as_sizes(tp)
     made = []
     for size, config, weights in _weights(Path(path), sizes):
         serving = presets.choose(config).serving(size)
