@@ -178,10 +178,13 @@ def test_a_checkpoint_that_would_be_refused_is_not_put_in_place(
     def with_a_ghost(*arguments: Any) -> bytes:
         return b'{"model.ghost.weight": "FLOAT"}'
 
+    directory = sealed(1)
     monkeypatch.setattr("w8a8sc_tool.planning.side_files.description_json", with_a_ghost)
     with pytest.raises(WorkError, match="is refused, first: model.ghost.weight is described"):
-        to_checkpoint(sealed(1), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["Tiny-w8a8s-310.partial"]
+        to_checkpoint(directory, tmp_path / "back")
+    with pytest.raises(WorkError, match="reading back what was written found .* errors"):
+        reshard(directory, tmp_path / "out", verify_output=False)
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["Tiny-w8a8s-310.partial"]
 
 
 def test_a_directory_of_the_vendor(sealed: Callable[[int], Path], tmp_path: Path) -> None:

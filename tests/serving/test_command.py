@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -274,6 +275,20 @@ def test_container(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     assert f"{sealed(2)}:{sealed(2)}:ro" in docker
     found = parsed(words[begin:])
     assert found["--host"] == ["0.0.0.0"] and found["--port"] == ["8001"]
+
+
+def test_a_container_for_a_cached_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    """Its files are links, and its folder's name is a hash."""
+    hub = tmp_path / "models--acme--Toy-w8a8s-310"
+    snapshot, blobs = hub / "snapshots" / "0123456789abcdef", hub / "blobs"
+    shutil.copytree(tiny, blobs)
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    words = job.prepare(snapshot, in_container=True, environment={}, device_folder=tmp_path).command.words
+    assert f"{snapshot}:{snapshot}:ro" in words and f"{blobs}:{blobs}:ro" in words
+    assert words[words.index("serve") + 1] == str(snapshot)
+    assert words[words.index("--served_model_name") + 1] == "Toy"
 
 
 @pytest.mark.parametrize(("target", "image"), [("0.18", "v0.18.0-310p"), ("0.23", "v0.23.0-310p")])

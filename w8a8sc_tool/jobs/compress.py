@@ -15,6 +15,7 @@ from ..backends.msmodelslim.installed import choose as choose_backend
 from ..checkpoint import Checkpoint
 from ..conversion.convert import Compressed, convert
 from ..errors import InputError, Problem, UsageError, refuse
+from ..io.names import given_name
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
 from ..planning import Options, Plan, Preset, make_plan
 from ..planning import preset as presets
@@ -29,7 +30,7 @@ _NAME_SUFFIX: Final = re.compile(r"[-_.]w8a8s([-_.]310p?)?$", re.IGNORECASE)
 
 def model_name(model: Path) -> str:
     """The name a checkpoint's folder gives to what is made of it: Qwen3-8B-w8a8s-310 is Qwen3-8B."""
-    name = model.resolve().name
+    name = given_name(model)
     return _NAME_SUFFIX.sub("", name) or name or "model"
 
 

@@ -21,6 +21,7 @@ from ..conversion.convert import Compressed, check_space, convert
 from ..errors import InputError, WorkError, refuse
 from ..io import files
 from ..io.files import as_bytes
+from ..io.names import given_name
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
 from ..planning import Options, make_plan, side_files
@@ -70,7 +71,7 @@ def opened(directory: str | os.PathLike[str], progress: Progress, processes: int
         options = Options(target=target_of(state)) if manifest is None else msgspec.convert(manifest.options, Options)
         found, problems = modules(config, description, state.tp, options.target)
         refuse(problems)
-        name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", folder.resolve().name)
+        name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", given_name(folder))
         yield Opened(open_source(state, config, description, found), options, name, state.tp)
 
 

@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
 from ..io.folders import is_sharded_state
+from ..io.names import given_name
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
 from ..planning import Options, make_plan
 from ..planning import preset as presets
@@ -94,7 +95,7 @@ def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Ser
         )
     with ShardedState.open(path) as state:
         config = ModelConfig.parse(path / "config.json", ARCHITECTURES)
-        name = state.manifest.model if state.manifest else path.resolve().name
+        name = state.manifest.model if state.manifest else given_name(path)
         types = Description.parse(path / "quant_model_description.json").types.values()
         target = target_of(state) if "W8A8_DYNAMIC" in types else None
         version, notes = _release(target, in_container=in_container)

@@ -19,6 +19,7 @@ from ..planning import Preset
 from ..planning.preset import Serving
 from .chips import VARIABLE, chosen
 from .memory import Estimate
+from .mounts import mounts_of
 from .options import Options, length_of, parse_options
 
 HOST: Final = "127.0.0.1"
@@ -251,18 +252,21 @@ def capture_warning(service: Service, more: Sequence[str]) -> str | None:
 def container(service: Service, command: Command, *, devices: Sequence[str], mounts: Sequence[str]) -> Command:
     """A `docker run` line that serves: this machine's devices and mounts, the directory read-only, the port published.
 
-    devices: /dev/davinci0 and so on; the service has to listen on all addresses of the container.
+    devices: /dev/davinci0 and so on; the service has to listen on all addresses of the container. Raises InputError if
+    the directory cannot be mounted so that it is whole.
     """
     words = ["docker", "run", "--rm", "--name", "vllm-ascend", "--shm-size=10g"]
     for device in (*devices, *SHARED_DEVICES):
         words += ["--device", device]
     for mount in mounts:
         words += ["-v", f"{mount}:{mount}"]
-    path = str(service.path.absolute())
+    folders = [str(folder) for folder in mounts_of(service.path)]
+    for folder in folders:
+        words += ["-v", f"{folder}:{folder}:ro"]
     given = parse_options(command.words[3:])
     port = given.get("port", [PORT])[0]
-    words += ["-v", f"{path}:{path}:ro", "-v", "/root/.cache:/root/.cache", "-p", f"{port}:{port}"]
+    words += ["-v", "/root/.cache:/root/.cache", "-p", f"{port}:{port}"]
     for name, value in command.environment.items():
         words += ["-e", f"{name}={value}"]
-    serve = [*command.words[:2], path, *command.words[3:]]
+    serve = [*command.words[:2], folders[0], *command.words[3:]]
     return Command([*words, "-it", IMAGE.format(version=service.version), *serve], warnings=command.warnings)

@@ -1,0 +1,48 @@
+"""Names come from the word that was given: not from what a link leads to, and not from a cache's hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from w8a8sc_tool.io.names import given_name
+
+COMMIT = ("0123456789abcdef" * 3)[:40]
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    folder = tmp_path / "models--acme--Toy-8B-w8a8s-310" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_links_and_snapshots(snapshot: Path, tmp_path: Path) -> None:
+    link = tmp_path / "Mine"
+    link.symlink_to(snapshot)
+    assert given_name(link) == "Mine"
+    assert given_name(Path(f"{link}/")) == "Mine"
+    assert given_name(snapshot) == "Toy-8B-w8a8s-310"
+    assert given_name(snapshot / "TP1") == "TP1"
+    assert given_name(tmp_path / "models--gpt" / "snapshots" / COMMIT) == "gpt"
+    assert given_name(tmp_path / "plain" / "snapshots" / "b") == "b"
+    assert given_name(Path("/")) == ""
+
+
+@pytest.mark.parametrize("pwd", ["link", "real", "elsewhere", "relative", ""])
+def test_dots(pwd: str, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a linked folder `.` is called as it was entered; a PWD that is not this folder is not believed."""
+    link = tmp_path / "Mine"
+    link.symlink_to(snapshot)
+    (tmp_path / "Other").mkdir()
+    (snapshot / "inner").mkdir()
+    told = {"link": str(link), "real": str(snapshot), "elsewhere": str(tmp_path / "Other"), "relative": "Mine", "": ""}
+    monkeypatch.chdir(link)
+    monkeypatch.setenv("PWD", told[pwd])
+    expected = "Mine" if pwd == "link" else "Toy-8B-w8a8s-310"
+    assert given_name(Path(".")) == given_name(Path("")) == expected
+    assert given_name(Path("inner/..")) == "Toy-8B-w8a8s-310"  # where the folder really is
+    assert given_name(Path("..")) == "snapshots"
+    assert given_name(Path(f"../{COMMIT}")) == "Toy-8B-w8a8s-310"
+    assert given_name(Path("./inner/.")) == "inner"

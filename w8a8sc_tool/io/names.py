@@ -1,0 +1,31 @@
+"""What a folder is called: by the word that its user gave, not by what links lead to."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def given_name(path: Path) -> str:
+    """The name of a folder as it was given: a link's own; of `.` and `..` that of the folder they stand for.
+
+    A snapshot in a Hugging Face cache, models--OWNER--NAME/snapshots/COMMIT, is NAME. Empty for the root.
+    """
+    whole = _working_folder() / path
+    if ".." in whole.parts:  # what it stands for depends on where links lead
+        parent = whole if whole.name == ".." else whole.parent
+        whole = Path(os.path.realpath(parent), *whole.parts[len(parent.parts) :])
+    parts = whole.parts
+    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return parts[-3].rpartition("--")[2]
+    return whole.name
+
+
+def _working_folder() -> Path:
+    """The working folder under the name by which it was entered, if the shell says so."""
+    told = Path(os.environ.get("PWD", ""))
+    with suppress(OSError):
+        if told.is_absolute() and ".." not in told.parts and told.samefile("."):
+            return told
+    return Path.cwd()
