@@ -80,3 +80,73 @@ def test_what_only_starts_workers_loads_no_kernels() -> None:
     """Half a second of every command otherwise, before its workers even start."""
     for module in ("jobs.compress", "checking.verify", "checking.compare", "jobs.inspect", "jobs.doctor"):
         assert "numba" not in loaded_by(f"import w8a8sc_tool.{module}"), module
+
+
+# Who may ask a file system without w8a8sc_tool/io, and why.
+ASKING = {
+    "cli/output.py": "/dev/null",
+    "codec/cache.py": "the codec imports nothing of the project; every OSError there means another folder",
+    "workers/machine.py": "/proc and /sys, where an OSError means that a value is unknown",
+}
+_METHODS = (
+    *("exists", "is_dir", "is_file", "is_symlink", "is_mount", "iterdir", "glob", "rglob", "stat", "lstat", "samefile"),
+    *("resolve", "absolute", "readlink", "expanduser", "owner", "read_text", "read_bytes", "write_text", "write_bytes"),
+    *("mkdir", "rmdir", "unlink", "touch", "chmod", "symlink_to", "hardlink_to", "open"),
+)
+_FUNCTIONS = {
+    "os": {"open", "stat", "lstat", "listdir", "scandir", "walk", "access", "readlink", "statvfs", "getcwd", "mkdir"}
+    | {"makedirs", "remove", "unlink", "rename", "replace", "rmdir", "link", "symlink", "fsync", "chmod", "preadv"}
+    | {"pread", "pwrite", "truncate", "ftruncate"},
+    "shutil": {"disk_usage", "rmtree", "copy", "copy2", "copyfile", "copytree", "move"},
+    "Path": {"cwd", "home"},
+}
+
+
+def asks_a_file_system(node: ast.AST) -> bool:
+    """Whether a call goes to the file system by itself: builtin open, os, shutil, tempfile, a method of Path."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    if isinstance(called, ast.Name):
+        return called.id == "open"
+    if not isinstance(called, ast.Attribute):
+        return False
+    owner = called.value.id if isinstance(called.value, ast.Name) else ""
+    if isinstance(called.value, ast.Attribute) and called.value.attr == "path":
+        return isinstance(called.value.value, ast.Name) and called.value.value.id == "os" and called.attr not in _TEXT
+    if owner in ("reading", "files"):
+        return False
+    if owner in _FUNCTIONS:
+        return called.attr in _FUNCTIONS[owner]
+    if owner == "tempfile":
+        return True
+    # A class's own `open`, as of Checkpoint, is no method of a path.
+    return called.attr in _METHODS and not (called.attr == "open" and owner[:1].isupper())
+
+
+_TEXT = {"basename", "dirname", "join", "split", "splitext", "expandvars", "normpath", "commonpath"}
+
+
+@pytest.mark.parametrize(
+    ("call", "asks"),
+    [
+        *[(f"folder.{method}()", True) for method in ("exists", "is_dir", "iterdir", "resolve", "read_bytes", "open")],
+        *[("(folder / name).stat()", True), ("open(path)", True), ("os.path.exists(p)", True), ("Path.cwd()", True)],
+        *[("os.access(p, 1)", True), ("shutil.disk_usage(p)", True), ("tempfile.mkdtemp()", True)],
+        *[("reading.exists(p)", False), ("Checkpoint.open(p)", False), ("os.path.basename(p)", False)],
+    ],
+)
+def test_the_search_for_questions_to_a_file_system(call: str, asks: bool) -> None:
+    assert any(map(asks_a_file_system, ast.walk(ast.parse(call)))) == asks
+
+
+def test_one_room_asks_the_file_system() -> None:
+    """pathlib's predicates raise PermissionError where a folder may not be entered: io/reading.py makes it an error."""
+    asking = {
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if str(path.relative_to(PACKAGE)) not in ("io/reading.py", "io/files.py", "io/failures.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if asks_a_file_system(node) and isinstance(node, ast.Call)
+    }
+    assert {place.partition(":")[0] for place in asking} == set(ASKING), sorted(asking)

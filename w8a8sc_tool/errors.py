@@ -50,6 +50,10 @@ class InputError(W8A8SCError):
     exit_code = 3
 
 
+class AccessError(InputError):
+    """A file system refuses: no permission, a name it cannot hold, a disk or share that fails."""
+
+
 class MissingError(W8A8SCError):
     """The environment lacks something."""
 

@@ -55,5 +55,5 @@ def test_a_file_that_shrinks_or_goes(source: tuple[SourceTensor, np.ndarray]) ->
     with pytest.raises(WorkError, match="changed during the work"):
         SourceReader().read_rows(tensor, 0, 1)
     os.unlink(tensor.path)
-    with pytest.raises(WorkError, match="cannot be opened any more"):
+    with pytest.raises(WorkError, match="cannot be read any more"):
         SourceReader().hash_of(tensor)

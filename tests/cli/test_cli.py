@@ -144,7 +144,7 @@ def test_quiet(tiny: Path, tmp_path: Path) -> None:
         (("verify", "{tiny}"), 3, "error: a checkpoint, not a sharded_state directory"),
         (("inspect", "/dev/null"), 3, "error: not a folder"),
         (("synthesize", "{tiny}"), 3, "error: exists already"),
-        (("synthesize", "/proc/x/y"), 1, "error: cannot be created"),
+        (("synthesize", "/proc/x/y"), 1, "error: creating the folder failed"),
         (("synthesize", "{tmp}/x", "--preset", "qwen9"), 2, "error: there is no preset"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_replacement_interrupted_between_its_two_renames(tmp_path: Path) -> No
 
 def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
-    with pytest.raises(WorkError, match="creating the folder failed"):
+    with pytest.raises(InputError, match="not a folder"):
         make(tmp_path / "f" / "y")
 
 
@@ -97,5 +97,5 @@ def test_side_files_are_copied_with_their_hash(tmp_path: Path) -> None:
         directory.copy_file(tmp_path / "source.json")
         (entry,) = directory.side_files
         assert (entry.file, entry.size) == ("source.json", 3000)
-        with pytest.raises(WorkError, match="failed"):
+        with pytest.raises(InputError, match="no such file"):
             directory.copy_file(tmp_path / "missing.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..checkpoint import Checkpoint, Description, ModelConfig
-from ..errors import InputError
-from ..io import hashing
+from ..errors import AccessError, InputError
+from ..io import hashing, reading
 from ..layouts import (
     ARCHITECTURES,
     COMPRESSED,
@@ -82,8 +83,10 @@ def verify(
     findings: list[Finding] = []
     try:
         state = ShardedState.open(folder)
+    except AccessError:
+        raise
     except InputError as error:
-        if not folder.is_dir() or not (folder / manifest_file.NAME).exists():
+        if not reading.is_folder(folder) or not reading.exists(folder / manifest_file.NAME):
             raise
         report = Report(folder, 0, True)
         report.findings = [Finding(problem.what, problem.where) for problem in error.problems]
@@ -148,7 +151,7 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Plac
 def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -> Iterator[Finding]:
     """The directory's files against its manifest: names, sizes, headers, and side files whole."""
     sizes = {r.file: r.size for r in manifest.ranks} | {f.file: f.size for f in manifest.files}
-    present = {path.name: path for path in state.path.iterdir()}
+    present = {path.name: path for path in reading.entries(state.path)}
     for name in sorted(set(sizes) - set(present)):
         yield Finding("the file is missing", str(state.path / name))
     for name in sorted(set(present) - set(sizes) - {manifest_file.NAME}):
@@ -168,10 +171,11 @@ def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -
         path = present.get(entry.file)
         if path is None:
             continue
-        if path.is_symlink() or not path.is_file():
+        there = reading.link_status(path)
+        if there is None or not stat.S_ISREG(there.st_mode):
             yield Finding("not a regular file", str(path))
-        elif path.stat().st_size != entry.size:
-            yield Finding(f"the file has {path.stat().st_size} bytes, the manifest lists {entry.size}", str(path))
+        elif there.st_size != entry.size:
+            yield Finding(f"the file has {there.st_size} bytes, the manifest lists {entry.size}", str(path))
         elif hash_files and hashing.of_file(path) != (entry.size, entry.hash):
             yield Finding("its bytes are not those that the manifest lists (hash differs)", str(path))
 
@@ -302,8 +306,10 @@ def _compare_side_files(
     checkpoint: Checkpoint, state: ShardedState, description: Description, plan: Plan
 ) -> Iterator[Finding]:
     """config.json and the description against the source's; other side files are the manifest's business."""
-    if state.manifest is not None and (state.path / "config.json").read_bytes() != side_files.config_json(checkpoint):
-        yield Finding("it is not the source's config.json", str(state.path / "config.json"))
+    config = state.path / "config.json"
+    expected = hashing.of_bytes(side_files.config_json(checkpoint))
+    if state.manifest is not None and hashing.of_file(config)[1] != expected:
+        yield Finding("it is not the source's config.json", str(config))
     for item in plan.modules:
         if is_compressed(item.module, description) and not item.compress:
             yield Finding(f"{item.module.name} is compressed, but its source cannot be", str(description.path))

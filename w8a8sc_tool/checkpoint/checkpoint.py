@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import msgspec
 import numpy.typing as npt
 
 from ..errors import InputError, Problem
+from ..io import reading
 from ..io.documents import parse_json, read_small
 from ..io.folders import refuse_as_checkpoint
 from ..io.safetensors import TensorFile
@@ -73,9 +73,7 @@ class Checkpoint:
         Raises InputError with everything that is wrong with its files, at once.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            what = "not a folder" if folder.exists() else "no such folder"
-            raise InputError(what, str(folder), "give the folder that holds config.json and the weights")
+        reading.check_folder(folder, "give the folder that holds config.json and the weights")
         refuse_as_checkpoint(folder)
         problems: list[Problem] = []
         config = description = None
@@ -107,12 +105,12 @@ class Checkpoint:
 
 def _weight_files(folder: Path) -> tuple[dict[str, str] | None, list[Path]]:
     """The tensor-to-file map of the index, if there is one, and the files that hold the tensors."""
-    indexes = sorted(folder.glob("*" + INDEX_SUFFIX))
+    indexes = reading.matching(folder, "*" + INDEX_SUFFIX)
     if len(indexes) > 1:
         names = " and ".join(path.name for path in indexes)
         raise InputError(f"two index files: {names}", str(folder), "keep the one that belongs to the weights")
     if not indexes:
-        files = sorted(folder.glob("*.safetensors"))
+        files = reading.matching(folder, "*.safetensors")
         if not files:
             raise InputError("no *.safetensors file", str(folder), "give the folder that holds the weights")
         stems = sorted({_PART.sub("", path.name) for path in files})
@@ -143,8 +141,6 @@ def _open_tensors(folder: Path) -> tuple[dict[str, SourceTensor], list[Problem]]
         return tensors, error.problems
     for path in files:
         try:
-            if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-                raise InputError("not a regular file", str(path))
             with TensorFile(path) as file:
                 for info in file.tensors.values():
                     if weight_map is not None and weight_map.get(info.name) != path.name:
@@ -186,11 +182,11 @@ def side_files_of(folder: Path, others: tuple[str, ...] = ()) -> tuple[list[Path
     others: names of files that do not.
     """
     files = []
-    for path in sorted(folder.iterdir()):
+    for path in reading.entries(folder):
         described = path.name in (description_file.NAME, *description_file.LEGACY_NAMES, config_file.NAME, *others)
         if described or path.name.startswith(".") or path.name.endswith((INDEX_SUFFIX, *WEIGHT_SUFFIXES)):
             continue
-        if path.is_file():
+        if reading.is_file(path):
             files.append(path)
     names = {path.name for path in files}
     warnings = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, Problem
+from ..io import reading
 from ..io.documents import parse_json, read_small
 
 NAME: Final = "quant_model_description.json"
@@ -80,7 +81,7 @@ class Description:
 def find(folder: Path) -> tuple[Path | None, list[Problem]]:
     """The description of a checkpoint folder."""
     for name in (NAME, *LEGACY_NAMES):
-        if (folder / name).exists():
+        if reading.exists(folder / name):
             return folder / name, []
     problem = Problem(
         "no quantization description", str(folder / NAME), "this is not a checkpoint that msmodelslim quantized"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WorkError
-from ..io import hashing
+from ..errors import InputError, WorkError
+from ..io import hashing, reading
 from ..io.safetensors import DTYPES
 from .checkpoint import AssembledTensor, SourceTensor
 
@@ -54,15 +55,7 @@ class SourceReader:
             raise ValueError(f"rows beyond the end of {source.name}")
         fd = self._open(source)
         view = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(fd, [view[done:]], source.begin + offset + done)
-            except OSError as error:
-                raise WorkError(f"reading {source.name} failed ({error.strerror})", source.path) from None
-            if count == 0:
-                raise _changed(source)
-            done += count
+        reading.read_at(fd, Path(source.path), view, source.begin + offset, source.name)
         self._hash(source, offset, view)
 
     def hash_of(self, source: SourceTensor) -> str:
@@ -76,14 +69,9 @@ class SourceReader:
         fd = self._open(source)
         while done < source.nbytes:
             view = memoryview(piece)[: source.nbytes - done]  # type: ignore[arg-type]
-            try:
-                count = os.preadv(fd, [view], source.begin + done)
-            except OSError as error:
-                raise WorkError(f"reading {source.name} failed ({error.strerror})", source.path) from None
-            if count == 0:
-                raise _changed(source)
-            state.update(view[:count])
-            done += count
+            reading.read_at(fd, Path(source.path), view, source.begin + done, source.name)
+            state.update(view)
+            done += len(view)
         self._known[source.name] = hashing.text(state)
         return self._known[source.name]
 
@@ -101,17 +89,15 @@ class SourceReader:
 
     def _open(self, source: SourceTensor) -> int:
         if source.path not in self._files:
+            path = Path(source.path)
             try:
-                fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise WorkError(f"cannot be opened any more ({error.strerror})", source.path) from None
+                fd = reading.open_file(path)
+            except InputError as error:  # it could be opened when the checkpoint was
+                raise WorkError(f"{source.name} cannot be read any more: {error.problems[0].what}", str(path)) from None
             self._files[source.path] = fd
-            if os.fstat(fd).st_size != source.file_size:
-                raise _changed(source)
+            if reading.size_of(fd, path) != source.file_size:
+                raise WorkError(
+                    f"{source.name} is not where it was: the file was changed during the work",
+                    *(str(path), "run the command again"),
+                )
         return self._files[source.path]
-
-
-def _changed(source: SourceTensor) -> WorkError:
-    return WorkError(
-        f"{source.name} is not where it was: the file was changed during the work", source.path, "run the command again"
-    )

@@ -45,7 +45,8 @@ def _candidates() -> list[Path]:
         places.append(Path(home) / "w8a8sc")
     with contextlib.suppress(RuntimeError):  # no home: a container with an unknown user
         places.append(Path.home() / ".cache" / "w8a8sc")
-    places.append(Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}")
+    with contextlib.suppress(OSError):  # no folder for temporary files
+        places.append(Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}")
     return places
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +12,8 @@ from typing import Final
 from .._version import VERSION
 from ..backends.msmodelslim.installed import Backend
 from ..checkpoint import Checkpoint
-from ..errors import InputError, UsageError
+from ..errors import AccessError, InputError, UsageError
+from ..io import reading
 from ..layouts import UNCOMPRESSED
 from ..planning import Plan
 from ..sharded_state import Manifest, check_target, recover
@@ -113,11 +112,13 @@ def _already_done(
 ) -> Compressed | None:
     """The result, if the target holds it already; refuses any other target unless it may be replaced."""
     recover(target)
-    if overwrite or not target.is_dir():
+    if overwrite or not reading.is_folder(target):
         check_target(target, overwrite=overwrite)
         return None
     try:
         manifest = manifest_file.load(target)
+    except AccessError:
+        raise
     except InputError:
         manifest = None
     same = (
@@ -135,12 +136,8 @@ def _already_done(
 
 def check_space(output: Path, needed: int) -> None:
     """Raises InputError for an output of so many bytes, estimated, that does not fit on the disk."""
-    place = output.absolute()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK | os.X_OK) or not place.is_dir():
-        raise InputError("cannot be written to", str(place), "choose another output")
-    free = shutil.disk_usage(place).free
+    place = reading.existing_part(output)
+    free = reading.free_bytes(place)
     if needed and free < needed + _SAFETY_BYTES:
         raise InputError(
             f"about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free", str(place), "make room"

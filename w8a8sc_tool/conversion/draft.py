@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from .._version import VERSION
 from ..checkpoint import Checkpoint
-from ..errors import InputError
-from ..io import files
+from ..errors import AccessError, InputError
+from ..io import files, reading
 from ..io.safetensors import TensorInfo, tensor_info
 from ..layouts import COMPRESSED, UNCOMPRESSED
 from ..planning import Plan, PlannedModule, side_files
@@ -73,7 +73,7 @@ class Making:
         partial = self.sealed.partial
         refuse_other(head, found[0], partial)
         names = {file_name(rank) for rank in range(self.plan.tp)}
-        if not all((partial / name).is_file() and not (partial / name).is_symlink() for name in names):
+        if not all(reading.is_file(partial / name) and not reading.is_link(partial / name) for name in names):
             self.journal.close()
             return None
         self.sealed.remove_others({*names, journal_file.NAME})
@@ -82,10 +82,12 @@ class Making:
 
     def was_sealed(self, expected: dict[str, object]) -> Manifest | None:
         """The manifest, if an earlier run sealed the directory, all its files are there, and it is as expected."""
-        if (self.sealed.partial / journal_file.NAME).exists():
+        if reading.exists(self.sealed.partial / journal_file.NAME):
             return None
         try:
             manifest = manifest_file.load(self.sealed.partial)
+        except AccessError:
+            raise
         except InputError:
             return None
         if manifest is None or self.sealed.absent(manifest):

@@ -10,20 +10,12 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from . import reading
 
 
 def read_small(path: Path, largest: int) -> bytes:
     """A file that must fit in memory, which a device, a pipe or a sparse giant does not."""
-    try:
-        if not path.is_file():
-            raise InputError("not a regular file" if path.exists() else "no such file", str(path))
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", str(path)) from None
-    if len(data) > largest:
-        raise InputError(f"larger than the {largest} bytes such a file may have", str(path))
-    return data
+    return reading.whole(path, largest)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

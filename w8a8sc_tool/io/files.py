@@ -7,20 +7,21 @@ from the order in which these are called.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import WorkError
+from . import reading
+from .failures import work_failure
 
 T = TypeVar("T")
 
@@ -28,30 +29,21 @@ watcher: Callable[[str, Path, tuple[Any, ...]], None] | None = None
 """Told of every operation before it is done: its name, its path and what else it takes. For tests, which record
 operations to replay what a crash leaves, or raise OSError in their place."""
 
-_REMEDIES = {
-    errno.ENOSPC: "make room on the disk and run the same command again: it goes on where it stopped",
-    errno.EDQUOT: "the quota is used up: make room and run the same command again",
-    errno.EFBIG: "raise the file size limit (ulimit -f) and run the same command again",
-    errno.EMFILE: "raise the number of open files (ulimit -n) and run the same command again",
-    errno.EROFS: "the file system is read-only: choose another output",
-    errno.EACCES: "check permissions and run the same command again",
-    errno.EPERM: "check permissions and run the same command again",
-}
 
-
-def failure(what: str, error: OSError, path: Path | str) -> WorkError:
-    """The message for a failed file operation."""
-    remedy = _REMEDIES.get(error.errno or 0, "mend it and run the same command again")
-    return WorkError(f"{what} failed ({error.strerror or error})", str(path), remedy)
-
-
-def _perform(what: str, path: Path, operation: Callable[[], T], *details: Any) -> T:
-    try:
+def _perform(action: str, path: Path, operation: Callable[[], T], *details: Any) -> T:
+    def watched() -> T:
         if watcher is not None:
-            watcher(what, path, details)
+            watcher(action, path, details)
+        return operation()
+
+    return _attempt(action, path, watched)
+
+
+def _attempt(action: str, path: Path | str, operation: Callable[[], T]) -> T:
+    try:
         return operation()
     except OSError as error:
-        raise failure(what, error, path) from None
+        raise work_failure(action, error, path) from None
 
 
 def make_folder(path: Path) -> None:
@@ -61,7 +53,7 @@ def make_folder(path: Path) -> None:
 
 def make_parents(path: Path) -> None:
     """Create a folder and all above it; their names are durable afterwards."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = [folder for folder in (path, *path.parents) if not reading.exists(folder)]
     for folder in reversed(missing):
         _perform("creating the folder", folder, partial(folder.mkdir, exist_ok=True))
         sync_folder(folder.parent)
@@ -128,7 +120,8 @@ def rename(source: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder."""
-    _perform("removing", path, path.unlink if path.is_symlink() or not path.is_dir() else lambda: shutil.rmtree(path))
+    folder = reading.is_folder(path) and not reading.is_link(path)
+    _perform("removing", path, (lambda: shutil.rmtree(path)) if folder else path.unlink)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -157,3 +150,60 @@ def lock(folder: Path) -> int | None:
 def as_bytes(values: npt.NDArray[Any]) -> memoryview:
     """The bytes of a C-contiguous array."""
     return memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------- files that need not survive a crash
+
+
+def write_plain(path: Path, data: Any) -> None:
+    """A small file, new or written over, that is not made durable."""
+    _attempt("writing", path, lambda: path.write_bytes(data))
+
+
+def new_file(path: Path) -> BinaryIO:
+    """A new file to write to from its start, not made durable."""
+    return open(create(path), "wb")
+
+
+def append_to(path: Path) -> int:
+    """A file for this user alone, open for appending: its descriptor."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return _attempt("opening", path, lambda: os.open(path, flags, 0o600))
+
+
+def write_program(path: Path, data: bytes) -> None:
+    """A file that everybody may run, put in place whole, with its folder if that is missing."""
+
+    def operation() -> None:
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(path.name + ".new")
+        temporary.write_bytes(data)
+        temporary.chmod(0o755)
+        temporary.replace(path)
+
+    _attempt("writing", path, operation)
+
+
+def temporary_root() -> Path:
+    """Where temporary files go."""
+    return Path(_attempt("finding a folder for temporary files", "TMPDIR", tempfile.gettempdir))
+
+
+def new_temporary_folder(prefix: str, root: Path) -> Path:
+    """A new folder for this user alone."""
+    return Path(_attempt("creating a temporary folder", root, lambda: tempfile.mkdtemp(prefix=prefix, dir=root)))
+
+
+def discard(folder: Path) -> None:
+    """Remove a temporary folder, as far as that can be done."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for this user alone, removed at the end."""
+    folder = new_temporary_folder("w8a8sc-", temporary_root())
+    try:
+        yield folder
+    finally:
+        discard(folder)

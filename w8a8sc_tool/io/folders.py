@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..errors import InputError
+from ..errors import AccessError, InputError
+from . import reading
 
 MANIFEST: Final = "w8a8sc_manifest.json"
 
@@ -29,14 +31,15 @@ _NOT_DIRECTORIES: Final = (".partial", ".replaced")
 
 def is_sharded_state(path: Path) -> bool:
     """Whether a folder looks like a sharded_state directory rather than a checkpoint."""
-    if (path / MANIFEST).exists():
+    if reading.exists(path / MANIFEST):
         return True
-    return path.is_dir() and any(RANK_FILE.fullmatch(file.name) for file in path.iterdir())
+    return reading.is_folder(path) and any(RANK_FILE.fullmatch(file.name) for file in reading.entries(path))
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a folder looks like a checkpoint: a configuration and weights that are no rank's."""
-    return (path / "config.json").exists() and any(path.glob("*.safetensors")) and not is_sharded_state(path)
+    weights = reading.exists(path / "config.json") and reading.matching(path, "*.safetensors")
+    return bool(weights) and not is_sharded_state(path)
 
 
 def directories_below(folder: Path) -> list[Path]:
@@ -45,15 +48,16 @@ def directories_below(folder: Path) -> list[Path]:
 
 
 def _directories(folder: Path, levels: int, looked_at: list[int]) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    for path in reading.entries(folder):
         looked_at[0] += 1
         hidden = path.name.startswith(".") or path.name.endswith(_NOT_DIRECTORIES)
-        if hidden or looked_at[0] > _MOST_FOLDERS or not path.is_dir():
+        if hidden or looked_at[0] > _MOST_FOLDERS or not reading.is_folder(path):
             continue
-        if is_sharded_state(path):
-            yield path
-        elif levels > 1:
-            yield from _directories(path, levels - 1, looked_at)
+        with suppress(AccessError):  # what may not be looked at is not offered
+            if is_sharded_state(path):
+                yield path
+            elif levels > 1:
+                yield from _directories(path, levels - 1, looked_at)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from ..errors import InputError
+from . import reading
 
 PREFIX = "blake3:"
 _PIECE = 4 << 20
@@ -30,28 +30,31 @@ def of_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     """Size and hash of a file, read in pieces."""
     state = blake3()
     size = 0
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            while piece := file.read(_PIECE):
-                state.update(piece)
-                size += len(piece)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", str(path)) from None
+    for piece in reading.pieces(Path(path), _PIECE):
+        state.update(piece)
+        size += len(piece)
     return size, text(state)
 
 
 def of_range(path: str | os.PathLike[str], begin: int, end: int) -> str | None:
-    """Hash of the bytes [begin, end) of a file; None if it does not have them."""
-    state = blake3()
-    try:
-        with Path(path).open("rb", buffering=0) as file:
-            file.seek(begin)
-            while begin < end:
-                piece = file.read(min(_PIECE, end - begin))
-                if not piece:
-                    return None
-                state.update(piece)
-                begin += len(piece)
-    except OSError:
+    """Hash of the bytes [begin, end) of a file; None if it does not have them.
+
+    Raises AccessError or WorkError if the file system does not give them: that says nothing about them.
+    """
+    file = Path(path)
+    if not reading.is_file(file):
         return None
+    state = blake3()
+    fd = reading.open_file(file)
+    try:
+        if reading.size_of(fd, file) < end:
+            return None
+        piece = bytearray(min(_PIECE, end - begin))
+        while begin < end:
+            view = memoryview(piece)[: end - begin]
+            reading.read_at(fd, file, view, begin)
+            state.update(view)
+            begin += len(view)
+    finally:
+        os.close(fd)
     return text(state)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
+
+from . import reading
 
 
 def given_name(path: Path) -> str:
@@ -15,7 +16,7 @@ def given_name(path: Path) -> str:
     whole = _working_folder() / path
     if ".." in whole.parts:  # what it stands for depends on where links lead
         parent = whole if whole.name == ".." else whole.parent
-        whole = Path(os.path.realpath(parent), *whole.parts[len(parent.parts) :])
+        whole = Path(reading.real_path(parent), *whole.parts[len(parent.parts) :])
     parts = whole.parts
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].rpartition("--")[2]
@@ -25,7 +26,6 @@ def given_name(path: Path) -> str:
 def _working_folder() -> Path:
     """The working folder under the name by which it was entered, if the shell says so."""
     told = Path(os.environ.get("PWD", ""))
-    with suppress(OSError):
-        if told.is_absolute() and ".." not in told.parts and told.samefile("."):
-            return told
-    return Path.cwd()
+    if told.is_absolute() and ".." not in told.parts and reading.is_same(told, Path()):
+        return told
+    return reading.absolute(Path())

@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, WorkError
+from ..errors import InputError
+from . import reading
 from .documents import parse_json
 from .files import as_bytes
 
@@ -72,12 +73,9 @@ class TensorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises InputError, naming the file and the tensor, for anything the format does not allow."""
         self.path = Path(path)
+        self._fd = reading.open_file(self.path)
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InputError(f"cannot be opened ({error.strerror})", str(self.path)) from None
-        try:
-            self.size = os.fstat(self._fd).st_size
+            self.size = reading.size_of(self._fd, self.path)
             self.header = self._read_header()
             self.tensors = _parse_header(self.header, self.size, str(self.path))
         except BaseException:
@@ -102,20 +100,7 @@ class TensorFile:
 
     def read_into(self, begin: int, target: npt.NDArray[Any]) -> None:
         """Fill a C-contiguous array with the bytes from `begin` on; raises WorkError if they are not there any more."""
-        view = as_bytes(target)
-        done = 0
-        while done < len(view):
-            try:
-                count = os.preadv(self._fd, [view[done : done + (64 << 20)]], begin + done)
-            except OSError as error:
-                raise WorkError(f"reading failed at byte {begin + done} ({error.strerror})", str(self.path)) from None
-            if count == 0:
-                raise WorkError(
-                    f"the file ends at byte {begin + done}, it had {self.size} bytes when it was opened",
-                    str(self.path),
-                    "it was changed during the work; run the command again",
-                )
-            done += count
+        reading.read_at(self._fd, self.path, as_bytes(target), begin)
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A whole tensor, BF16 as its bits."""

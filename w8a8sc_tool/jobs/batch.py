@@ -13,6 +13,7 @@ import msgspec
 
 from ..conversion.convert import Compressed
 from ..errors import InputError, Problem, UsageError, W8A8SCError
+from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
 from ..workers.progress import Progress, Silent
@@ -105,7 +106,7 @@ def _path(text: str, file: Path) -> str:
     unset = [name for name in _VARIABLE.findall(text) if name.strip("{}") not in os.environ]
     if unset:
         raise InputError(f"the environment variable {unset[0].strip('{}')} is not set", str(file))
-    return str(file.absolute().parent / Path(os.path.expandvars(text)).expanduser())
+    return str(reading.absolute(file).parent / reading.home_expanded(Path(os.path.expandvars(text))))
 
 
 def run(

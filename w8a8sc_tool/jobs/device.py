@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import WorkError
+from ..io import reading
 from ..workers.pool import Pool
 
 _HANDLER: Final = "w8a8sc_tool.runtime.selftest:SelfTest"
@@ -34,7 +35,9 @@ def check_device(device: str = "npu:0") -> DeviceReport:
             report.missing.append(f"the Python package {package}")
     if device.startswith("npu"):
         report.missing += [
-            f"the device file {path}" for path in ("/dev/davinci_manager", "/dev/davinci0") if not Path(path).exists()
+            f"the device file {path}"
+            for path in ("/dev/davinci_manager", "/dev/davinci0")
+            if not reading.exists(Path(path))
         ]
     if report.missing:
         return report

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from ..backends.msmodelslim.installed import installed_executor
 from ..codec.cache import cache_folder
+from ..io import reading
 from ..serving.environment import Host, Row, rows
 from ..workers.machine import cores, free_memory
 
@@ -15,7 +15,7 @@ def this_machine(place: Path = Path()) -> Host:
     return Host(
         cores=cores(),
         free_memory=free_memory(),
-        free_disk=shutil.disk_usage(place).free,
+        free_disk=reading.free_bytes(place),
         kernel_cache=cache_folder(),
         executor=installed_executor(),
     )

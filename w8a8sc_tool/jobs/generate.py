@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
+from ..io import files, reading
 from ..runtime.directory import check_directory, config_of
 from ..runtime.sampling import Sampling
 from ..workers.machine import cores, free_memory
@@ -83,8 +83,7 @@ def generate(
     if compare is not None and temperature:
         raise UsageError("a comparison needs greedy decoding: leave out the temperature")
     folder = Path(directory)
-    if not folder.is_dir():
-        raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+    reading.check_folder(folder)
     tp = check_directory(folder)
     _need(device)
     config = config_of(folder)
@@ -157,11 +156,11 @@ class _Text:
 
 @contextmanager
 def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
-    there = (folder / "tokenizer.json").exists() and importlib.util.find_spec("tokenizers") is not None
+    there = reading.exists(folder / "tokenizer.json") and importlib.util.find_spec("tokenizers") is not None
     if not wanted and not there:
         yield _Text(None)
         return
-    if not (folder / "tokenizer.json").exists():
+    if not reading.exists(folder / "tokenizer.json"):
         raise InputError("there is no tokenizer.json", str(folder), "give --token-ids")
     with Pool(1, _TEXT, folder) as pool:
         text = _Text(pool)
@@ -188,8 +187,8 @@ def _tokens(
     threads = max(1, cores() // ranks)
     room = len(prompt) + count
     budget = int((free_memory() or _UNKNOWN_MEMORY) * _DECODED_PART) // ranks
-    with tempfile.TemporaryDirectory() as place:
-        rendezvous = str(Path(place) / "group")
+    with files.temporary_folder() as place:
+        rendezvous = str(place / "group")
         arguments = (str(folder), size, rendezvous, room, threads, budget, device)
         with Pool(ranks, _RANK, *arguments, threads=threads) as pool:
             _all(pool, "load", lambda rank: (rank,))

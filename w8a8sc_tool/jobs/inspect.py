@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from ..checkpoint import Checkpoint, Description
 from ..errors import InputError
+from ..io import reading
 from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES
 from ..sharded_state import LayerEntry, ShardedState
@@ -66,8 +67,7 @@ class Inspection:
 def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Describe a checkpoint or a sharded_state directory from its headers and small files; raises InputError."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+    reading.check_folder(folder)
     return _directory(folder) if is_sharded_state(folder) else _checkpoint(folder)
 
 

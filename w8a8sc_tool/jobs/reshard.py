@@ -19,7 +19,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
 from ..conversion.convert import Compressed, check_space, convert
 from ..errors import InputError, WorkError, refuse
-from ..io import files
+from ..io import files, reading
 from ..io.files import as_bytes
 from ..io.names import given_name
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
@@ -55,7 +55,7 @@ def opened(directory: str | os.PathLike[str], progress: Progress, processes: int
     Raises InputError for a directory that is broken.
     """
     folder = Path(directory)
-    sealed = (folder / "w8a8sc_manifest.json").exists()
+    sealed = reading.exists(folder / "w8a8sc_manifest.json")
     report = verify(folder, quick=sealed, processes=processes, progress=progress)
     if not report.ok:
         first = report.findings[0]

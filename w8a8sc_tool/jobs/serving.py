@@ -14,6 +14,7 @@ from ..checking.verify import target_of, verify
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
+from ..io import reading
 from ..io.folders import is_sharded_state
 from ..io.names import given_name
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
@@ -70,15 +71,14 @@ def prepare(
     notes += [*command.warnings, *([warning] if warning and warning not in command.warnings else [])]
     if in_container:
         devices = _devices(device_folder, environment.get(VARIABLE), needed(service.tp, given) or service.tp, notes)
-        mounts = [mount for mount in MOUNTS if Path(mount).exists()] or list(MOUNTS)
+        mounts = [mount for mount in MOUNTS if reading.exists(Path(mount))] or list(MOUNTS)
         command = container(service, command, devices=devices, mounts=mounts)
     return Prepared(command, notes)
 
 
 def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Service, list[str]]:
     """What is to be served, and what the user should know of it."""
-    if not path.is_dir():
-        raise InputError("not a folder" if path.exists() else "no such folder", str(path))
+    reading.check_folder(path)
     if not is_sharded_state(path):
         checkpoint = Checkpoint.open(path, ARCHITECTURES)
         tp = _wanted_tp(given)
@@ -147,7 +147,7 @@ def _devices(folder: Path, chosen: str | None, count: int, notes: list[str]) -> 
     """The chips to hand to a container: those chosen, else all of this machine."""
     if chosen is not None:
         return [f"/dev/davinci{number}" for number in parse_chips(chosen)]
-    found = sorted(folder.glob("davinci[0-9]*"), key=lambda path: int(path.name.removeprefix("davinci")))
+    found = sorted(reading.matching(folder, "davinci[0-9]*"), key=lambda path: int(path.name.removeprefix("davinci")))
     if found:
         return [f"/dev/{path.name}" for path in found]
     notes.append("there is no NPU here: the first chips and the guide's mounts are named")
@@ -200,8 +200,7 @@ def fit(
 
 def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, ModelConfig, int]]:
     """Sizes, the model's config, and the bytes of a rank's tensors, a compressed weight at its full size."""
-    if not folder.is_dir():
-        raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
+    reading.check_folder(folder)
     if is_sharded_state(folder):
         return [_of_directory(folder, wanted)]
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)

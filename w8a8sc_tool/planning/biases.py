@@ -10,6 +10,7 @@ from ..checkpoint import Checkpoint, SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..checkpoint.values import to_float32
 from ..errors import InputError, Problem
+from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import Module
 
@@ -74,7 +75,7 @@ def _problem(kind: str, quantization: str, names: list[str], checkpoint: Checkpo
 
 def _cause(folder: Path) -> str:
     """The outlier suppression that the recipe in a checkpoint's folder names."""
-    for path in sorted(folder.glob(_RECIPE)):
+    for path in reading.matching(folder, _RECIPE):
         try:
             content = parse_yaml(read_small(path, _LARGEST_RECIPE), str(path))
             method = content["spec"]["anti_cfg"]["anti_method"]

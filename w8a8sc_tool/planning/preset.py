@@ -10,6 +10,7 @@ import msgspec
 
 from ..checkpoint import Checkpoint, ModelConfig
 from ..errors import InputError
+from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from .patterns import matches
 
@@ -81,8 +82,8 @@ def load(path: Path) -> Preset:
 
 def shipped() -> list[Preset]:
     """The presets that come with the package."""
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
-    return [load(path) for path in sorted(folder.glob("qwen*.yaml"))] if folder else []
+    folder = next((folder for folder in _FOLDERS if reading.is_folder(folder)), None)
+    return [load(path) for path in reading.matching(folder, "qwen*.yaml")] if folder else []
 
 
 def choose(config: ModelConfig, wanted: str = "auto") -> Preset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from ..checkpoint.checkpoint import side_files_of
 from ..codec import CodecError, EncodedTiles, MatrixDecoder, Tiling
 from ..codec.tables import TILE_ROWS
 from ..errors import InputError, WorkError
-from ..io import hashing
+from ..io import hashing, reading
 from ..io.files import as_bytes
 from ..io.safetensors import DTYPES, TensorInfo
 from ..layouts import UNCOMPRESSED, Module, Slice
@@ -162,16 +163,10 @@ class Ranks:
         if offset + len(view) > stored.info.nbytes:
             raise ValueError(f"rows beyond the end of {stored.info.name}")
         position = stored.info.begin + offset
-        try:
-            if stored.path not in self._files:
-                self._files[stored.path] = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
-            while view:
-                count = os.preadv(self._files[stored.path], [view], position)
-                if count == 0:
-                    raise WorkError("the file was changed during the work", stored.where, "run the command again")
-                view, position = view[count:], position + count
-        except OSError as error:
-            raise WorkError(f"reading failed ({error.strerror})", stored.where) from None
+        path = Path(stored.path)
+        if stored.path not in self._files:
+            self._files[stored.path] = reading.open_file(path)
+        reading.read_at(self._files[stored.path], path, view, position, stored.info.name)
 
 
 def _damaged(stored: Stored) -> InputError:

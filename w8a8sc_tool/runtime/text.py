@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, MissingError
+from ..io import reading
 from ..io.documents import read_small
 
 _LARGEST_TOKENIZER: Final = 128 << 20
@@ -43,10 +44,10 @@ class Tokenizer:
     def _template(self) -> str | None:
         """The chat template: of tokenizer_config.json, or a file of its own."""
         alone = self._folder / "chat_template.jinja"
-        if alone.exists():
+        if reading.exists(alone):
             return read_small(alone, _LARGEST_TEMPLATE).decode("utf-8", "replace")
         settings = self._folder / "tokenizer_config.json"
-        if not settings.exists():
+        if not reading.exists(settings):
             return None
         try:
             found = json.loads(read_small(settings, _LARGEST_TOKENIZER))

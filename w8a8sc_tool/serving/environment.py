@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from ..errors import InputError
+from ..io import reading
 from .packages import version_of
 
 Task = Literal["convert", "serve"]
@@ -84,7 +86,7 @@ class Host:
 
     @property
     def has_npu(self) -> bool:
-        return any(self.devices.glob("davinci[0-9]*"))
+        return bool(reading.matching(self.devices, "davinci[0-9]*"))
 
 
 def rows(host: Host) -> list[Row]:
@@ -190,7 +192,7 @@ def _cann(host: Host) -> list[Row]:
     return [
         Row(
             *("serve", "ASCEND_HOME_PATH", home or "not set", "CANN's folder", "CANN's libraries are found through it"),
-            *(source, home is not None and Path(home).is_dir()),
+            *(source, home is not None and reading.is_folder(Path(home))),
         ),
         Row(
             *("serve", "CANN", told, "9.0.0 or later", "graph mode needs it"),
@@ -202,8 +204,8 @@ def _cann(host: Host) -> list[Row]:
 def _cann_version(home: Path) -> tuple[int, ...] | None:
     for name in ("version.cfg", "version.info", "ascend_toolkit_install.info", "compiler/version.info"):
         try:
-            text = (home / name).read_text(errors="replace")[:4096]
-        except OSError:
+            text = reading.whole(home / name, 1 << 20).decode("utf-8", "replace")[:4096]
+        except InputError:
             continue
         match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if match:
@@ -253,11 +255,11 @@ def _release(version: str | None) -> list[str]:
 
 
 def _devices(host: Host) -> list[Row]:
-    chips = sorted(path.name for path in host.devices.glob("davinci[0-9]*"))
+    chips = [path.name for path in reading.matching(host.devices, "davinci[0-9]*")]
     mend = "install the driver; in a container, pass it with --device (w8a8sc serve --container)"
     found = [Row("serve", "chips", ", ".join(chips) or "none", "/dev/davinci0 ...", "they compute", mend, bool(chips))]
     for name in ("davinci_manager", "devmm_svm", "hisi_hdc"):
-        there = (host.devices / name).exists()
+        there = reading.exists(host.devices / name)
         state = "there" if there else "absent"
         found.append(Row("serve", f"/dev/{name}", state, "there", "the driver's way in", mend, there))
     install = "install the driver's tools; in a container, mount /usr/local/bin/npu-smi"

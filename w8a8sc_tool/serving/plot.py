@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingError, UsageError, WorkError
+from ..io import reading
 from .memory import Estimate, mask_peak_bytes
 
 _POINTS = 100
@@ -22,6 +23,7 @@ def plot(estimates: Sequence[Estimate], path: Path) -> None:
     """
     if path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{path} is neither a .png nor a .svg file")
+    reading.check_can_create(path)
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingError("matplotlib is not installed", remedy="pip install 'w8a8sc[plot]'")
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InputError, WorkError
-from ..io import files, hashing
+from ..io import files, hashing, reading
 from . import manifest as manifest_file
 from .manifest import FileEntry, Manifest
 
@@ -35,9 +35,9 @@ class SealedDirectory:
 
     def __enter__(self) -> SealedDirectory:
         files.make_parents(self.target.parent)
-        if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_dir()):
+        if reading.is_link(self.partial) or (reading.exists(self.partial) and not reading.is_folder(self.partial)):
             files.remove(self.partial)
-        if not self.partial.exists():
+        if not reading.exists(self.partial):
             files.make_folder(self.partial)
             files.sync_folder(self.target.parent)
         self._take_lock()
@@ -47,7 +47,7 @@ class SealedDirectory:
         self._lock = files.lock(self.partial)
         if self._lock is None:
             raise WorkError("another run is working on it", str(self.partial), "wait for it, or end it")
-        held, there = os.fstat(self._lock), self.partial.stat() if self.partial.exists() else None
+        held, there = os.fstat(self._lock), reading.status(self.partial)
         if there is None or (held.st_dev, held.st_ino) != (there.st_dev, there.st_ino):
             raise WorkError("another run has just finished it", str(self.target), "run the same command again")
 
@@ -58,14 +58,14 @@ class SealedDirectory:
 
     def clear(self) -> bool:
         """Discard what an earlier run left; returns whether there was anything."""
-        found = list(self.partial.iterdir())
+        found = reading.entries(self.partial)
         for path in found:
             files.remove(path)
         return bool(found)
 
     def remove_others(self, keep: set[str]) -> None:
         """Remove all files but these from the partial directory."""
-        for path in self.partial.iterdir():
+        for path in reading.entries(self.partial):
             if path.name not in keep:
                 files.remove(path)
 
@@ -80,14 +80,10 @@ class SealedDirectory:
         fd = files.create(target)
         try:
             state, size = hashing.new(), 0
-            try:
-                with source.open("rb", buffering=0) as reader:
-                    while piece := reader.read(4 << 20):
-                        state.update(piece)
-                        files.write_at(fd, target, piece, size)
-                        size += len(piece)
-            except OSError as error:
-                raise files.failure("reading", error, source) from None
+            for piece in reading.pieces(source, 4 << 20):
+                state.update(piece)
+                files.write_at(fd, target, piece, size)
+                size += len(piece)
             files.sync(fd, target)
         finally:
             os.close(fd)
@@ -118,34 +114,32 @@ class SealedDirectory:
     def publish(self) -> None:
         """Rename the sealed directory into place; an old one is deleted only when that is durable."""
         files.sync_folder(self.partial)
-        if self._overwrite and self.target.exists():
+        if self._overwrite and reading.exists(self.target):
             files.rename(self.target, self._replaced)
         files.rename(self.partial, self.target)
         files.sync_folder(self.target.parent)
-        if self._replaced.exists():
+        if reading.exists(self._replaced):
             files.remove(self._replaced)
 
 
 def _is_file_of(path: Path, size: int) -> bool:
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    there = reading.link_status(path)
+    return there is not None and stat.S_ISREG(there.st_mode) and there.st_size == size
 
 
 def recover(target: Path) -> None:
     """Finish what an interrupted replacement left: the old directory back, or away if the new one is in place."""
     partial, replaced = (target.with_name(target.name + suffix) for suffix in (PARTIAL, REPLACED))
-    if not replaced.is_dir():
+    if not reading.is_folder(replaced):
         return
+    _check_access(target)
     # Whoever is replacing the directory just now holds the lock of the new one, under either name.
-    place = next((folder for folder in (partial, target) if folder.is_dir()), None)
+    place = next((folder for folder in (partial, target) if reading.is_folder(folder)), None)
     held = files.lock(place) if place is not None else None
     if place is not None and held is None:
         return
     try:
-        if target.exists():
+        if reading.exists(target):
             files.remove(replaced)
         else:
             files.rename(replaced, target)
@@ -156,8 +150,18 @@ def recover(target: Path) -> None:
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raises InputError if something is in the way of a new directory."""
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    """Raises InputError if something is in the way of a new directory, or if this user may not make it there."""
+    if reading.is_link(target) or (reading.exists(target) and not reading.is_folder(target)):
         raise InputError("exists and is not a directory", str(target), "choose another output")
-    if target.exists() and not overwrite:
+    if reading.exists(target) and not overwrite:
         raise InputError("exists already", str(target), "choose another output, or give --overwrite to replace it")
+    _check_access(target)
+
+
+def _check_access(target: Path) -> None:
+    """Raises InputError unless this user may make, replace and rename a directory and what stands beside it."""
+    partial, replaced = (target.with_name(target.name + suffix) for suffix in (PARTIAL, REPLACED))
+    reading.check_can_create(replaced)
+    for folder in (target, partial, replaced):
+        if reading.is_folder(folder):
+            reading.check_writable(folder)

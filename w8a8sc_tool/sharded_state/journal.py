@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InputError
-from ..io import files, hashing
+from ..io import files, hashing, reading
 from ..io.safetensors import TensorInfo
 
 NAME: Final = "w8a8sc_journal.jsonl"
@@ -66,13 +67,14 @@ class Journal:
         self._append(_line(head))
 
     def read(self) -> tuple[dict[str, Any], list[JournalEntry]] | None:
-        """What an earlier run left, and open it to go on; None if there is no journal that can be used."""
-        try:
-            if not self.path.is_file() or self.path.is_symlink() or self.path.stat().st_size > _LARGEST:
-                return None
-            data = self.path.read_bytes()
-        except OSError:
+        """What an earlier run left, and open it to go on; None if there is no journal that can be used.
+
+        Raises AccessError for one that may not be read: nothing is known of what it says, so nothing is discarded.
+        """
+        there = reading.link_status(self.path)
+        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size > _LARGEST:
             return None
+        data = reading.whole(self.path, _LARGEST)
         entries: list[JournalEntry] = []
         head: dict[str, Any] | None = None
         end = 0

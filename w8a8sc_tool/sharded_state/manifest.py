@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InputError
-from ..io import hashing
+from ..io import hashing, reading
 from ..io.folders import MANIFEST
 
 NAME: Final = MANIFEST
@@ -110,13 +110,11 @@ def _canonical(content: dict[str, Any]) -> bytes:
 def load(folder: Path) -> Manifest | None:
     """The manifest of a directory, None if it has none; raises InputError if it is not in canonical form."""
     path = folder / NAME
-    if not path.exists() and not path.is_symlink():
+    if reading.link_status(path) is None:
         return None
-    if path.is_symlink() or not path.is_file():
+    if reading.is_link(path):
         raise InputError("not a regular file", str(path))
-    if path.stat().st_size > _LARGEST:
-        raise InputError(f"larger than the {_LARGEST} bytes a manifest may have", str(path))
-    return parse(path.read_bytes(), str(path))
+    return parse(reading.whole(path, _LARGEST), str(path))
 
 
 def parse(data: bytes, where: str) -> Manifest:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError, Problem
+from ..io import reading
 from ..io.folders import RANK_FILE, refuse_as_directory
 from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
@@ -25,9 +26,8 @@ class ShardedState:
     def open(cls, path: str | Path) -> ShardedState:
         """Open a directory; raises InputError if it is no sharded_state directory at all or its manifest is bad."""
         folder = Path(path)
-        if not folder.is_dir():
-            raise InputError("not a folder" if folder.exists() else "no such folder", str(folder))
-        matches = [(RANK_FILE.fullmatch(file.name), file) for file in sorted(folder.iterdir())]
+        reading.check_folder(folder)
+        matches = [(RANK_FILE.fullmatch(file.name), file) for file in reading.entries(folder)]
         files = [(int(match[1]), file) for match, file in matches if match]
         manifest = manifest_file.load(folder)
         if not files and manifest is None:
@@ -38,10 +38,8 @@ class ShardedState:
                 state.problems.append(Problem(f"there is no rank {rank}", str(file), "remove the file"))
                 continue
             try:
-                if file.is_symlink() and manifest is not None:
+                if reading.is_link(file) and manifest is not None:
                     raise InputError("a sealed directory holds no links", str(file))
-                if not file.is_file():
-                    raise InputError("not a regular file", str(file))
                 state.ranks.setdefault(rank, []).append(TensorFile(file))
             except InputError as error:
                 state.ranks.setdefault(rank, [])

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, UsageError, WorkError
+from ..io import files, reading
 from ..io.safetensors import DTYPES, TensorInfo, header_for
 from .tokenizer import tokenizer_files
 
@@ -105,12 +106,10 @@ def synthesize(
         if kind not in _OTHER_TYPES:
             raise UsageError(f"type {kind} for {pattern} is none of {', '.join(_OTHER_TYPES)}")
     target = Path(folder)
-    try:
-        target.mkdir(parents=True)
-    except FileExistsError:
-        raise InputError("exists already", str(target), "choose another folder") from None
-    except OSError as error:
-        raise WorkError(f"cannot be created ({error.strerror})", str(target)) from None
+    if reading.link_status(target) is not None:
+        raise InputError("exists already", str(target), "choose another folder")
+    reading.check_can_create(target)
+    files.make_parents(target)
     tensors = list(_Maker(model, dtype, tied, rules, seed).tensors())
     try:
         _write_weights(target, tensors, model.part_bytes, advance or (lambda written, total: None))
@@ -309,7 +308,7 @@ def _write_weights(
         for tensor in part:
             infos.append(TensorInfo(tensor.name, tensor.dtype, tensor.shape, end, end + _nbytes(tensor)))
             end = infos[-1].end
-        with (target / name).open("xb") as file:
+        with files.new_file(target / name) as file:
             file.write(header_for(infos))
             for tensor in part:
                 for piece in tensor.make():
@@ -371,4 +370,4 @@ def _write_side_files(target: Path, model: Model, dtype: Dtype, tied: bool, tens
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    files.write_plain(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

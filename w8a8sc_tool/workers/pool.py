@@ -19,6 +19,7 @@ from typing import Any
 
 from ..codec.cache import ensure_compiled
 from ..errors import WorkError
+from ..io import files
 
 _START = (
     "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.process import main; "
@@ -32,8 +33,8 @@ class _Worker:
     ) -> None:
         ours, theirs = socket.socketpair()
         self._lifeline_read, self._lifeline = os.pipe()
-        root = str(Path(__file__).resolve().parents[2])
-        output = 2 if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        root = str(Path(__file__).parents[2])
+        output = 2 if log is None else files.append_to(log)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START, root, str(theirs.fileno()), str(self._lifeline_read)],

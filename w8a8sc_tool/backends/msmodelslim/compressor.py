@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,8 @@ import numpy.typing as npt
 from ...checkpoint import SourceTensor
 from ...checkpoint.reader import SourceReader
 from ...codec import CodecError, MatrixDecoder, Tiling
-from ...errors import W8A8SCError, WorkError
-from ...io import files
+from ...errors import InputError, W8A8SCError, WorkError
+from ...io import files, reading
 from ...layouts import Module
 from ...workers.pool import Pool
 from .. import native
@@ -42,12 +40,11 @@ class VendorCompressor:
         """
         self._timeout = timeout or TIMEOUT
         self._folder = Path(folder) / str(os.getpid())
-        self._folder.mkdir()
+        files.make_folder(self._folder)
         self._log = self._folder / "log"
         if executor == "builtin":
             script = self._folder / "executor"
-            script.write_bytes(builtin_script())
-            script.chmod(0o700)
+            files.write_program(script, builtin_script())
             executor = str(script)
         self._arguments = (str(self._folder), executor)
         self._pool: Pool | None = None
@@ -74,7 +71,7 @@ class VendorCompressor:
 
     def _shard(self, weight: npt.NDArray[np.int8], what: str) -> CompressedShard:
         source, target = self._folder / "source", self._folder / "result"
-        source.write_bytes(weight.data)
+        files.write_plain(source, weight.data)
         info = self._call(what, str(source), *weight.shape, "W8A8S", str(target))
         parts = [np.fromfile(f"{target}.{leaf}", np.int8) for leaf in ("weight", "index")]
         shard = CompressedShard([parts[0]], parts[1], np.array(info, np.int64))
@@ -101,8 +98,8 @@ class VendorCompressor:
 
     def _remedy(self) -> str:
         try:
-            lines = self._log.read_bytes()[-4000:].decode("utf-8", "replace").strip().splitlines()
-        except OSError:
+            lines = reading.tail(self._log, 4000).decode("utf-8", "replace").strip().splitlines()
+        except InputError:
             lines = []
         told = " | ".join(line.strip() for line in lines[-4:])
         return f"--backend native does without it{'; its last words: ' + told if told else ''}"
@@ -130,7 +127,7 @@ def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], what: str) -> N
 
 def _temporary_root() -> Path:
     """A folder for temporary files whose name msmodelslim accepts: it refuses spaces and many other characters."""
-    root = Path(tempfile.gettempdir())
+    root = files.temporary_root()
     plain = all(character.isascii() and (character.isalnum() or character in "/_-.") for character in str(root))
     return root if plain else Path("/tmp")
 
@@ -139,14 +136,14 @@ def _temporary_root() -> Path:
 def temporary_folder() -> Iterator[Path]:
     """A folder for temporary files, removed at the end; removes what runs left that were killed."""
     prefix = f"{_TEMPORARY}{os.getuid()}-"
-    for folder in _temporary_root().glob(f"{prefix}*"):
+    for folder in reading.matching(_temporary_root(), f"{prefix}*"):
         _remove_unless_locked(folder)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_root()))
+    folder = files.new_temporary_folder(prefix, _temporary_root())
     held = files.lock(folder)  # tells other runs that somebody uses it
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        files.discard(folder)
         if held is not None:
             os.close(held)
 
@@ -157,5 +154,5 @@ def _remove_unless_locked(folder: Path) -> None:
     except WorkError:
         return
     if held is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        files.discard(folder)
         os.close(held)

@@ -17,6 +17,7 @@ import numpy as np
 from ...codec import CodecError, encode_matrix
 from ...codec.tables import FRACTAL_BYTES, FRACTAL_COLUMNS, FRACTAL_ROWS, TILE_FRACTALS
 from ...errors import InputError, UsageError, W8A8SCError
+from ...io import files, reading
 
 USAGE: Final = "w8a8sc-executor K1 N1 1 1 1 TYPE 0 IN OUT INDEX INFO"
 _SPARSITY: Final = {"0": "low", "1": "high"}
@@ -29,10 +30,7 @@ def run(arguments: list[str]) -> None:
     k1, n1, *_, sparsity, _, source, out, index, info = arguments
     if sparsity not in _SPARSITY or not (k1.isdecimal() and n1.isdecimal() and int(k1) and int(n1)):
         raise UsageError(f"K1 {k1}, N1 {n1} or TYPE {sparsity} makes no sense", remedy=USAGE)
-    try:
-        data = np.fromfile(source, np.int8)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", source) from None
+    data = np.frombuffer(b"".join(reading.pieces(Path(source), 64 << 20)), np.int8)
     rows, columns = int(n1), int(k1)
     if data.nbytes != rows * columns * FRACTAL_BYTES:
         raise InputError(f"{data.nbytes} bytes are not {columns} x {rows} fractals", source)
@@ -41,10 +39,7 @@ def run(arguments: list[str]) -> None:
     encoded = encode_matrix(weight, sparsity="high" if sparsity == "1" else "low")
     tiling = np.array([TILE_FRACTALS, TILE_FRACTALS, encoded.weight.nbytes], np.uint32)
     for path, content in ((out, encoded.weight), (index, encoded.index), (info, tiling)):
-        try:
-            Path(path).write_bytes(content.tobytes())
-        except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", path) from None
+        files.write_plain(Path(path), content.tobytes())
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...errors import WorkError
+from ...io import files
 
 _NAME: Final = "layer.weight"  # what the tensor is called towards msmodelslim
 
@@ -53,7 +54,7 @@ class Helper:
         if not all(isinstance(part, np.ndarray) for part in (*found, info)):
             raise WorkError("msmodelslim returned no result")
         for leaf, part in zip(("weight", "index"), found):
-            Path(f"{target}.{leaf}").write_bytes(np.ascontiguousarray(part).astype(np.int8).tobytes())
+            files.write_plain(Path(f"{target}.{leaf}"), np.ascontiguousarray(part).astype(np.int8).tobytes())
         return [int(value) for value in np.asarray(info).ravel()]
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ...errors import MissingError, UsageError, WorkError
+from ...errors import InputError, MissingError, UsageError
+from ...io import files, reading
 
 BACKENDS: Final = ("auto", "native", "msmodelslim")
 
@@ -45,18 +46,17 @@ def executor_path() -> Path | None:
 def installed_executor() -> Literal["vendor", "builtin"] | None:
     """What lies where msmodelslim looks for its executor."""
     path = executor_path()
-    if path is None or not path.exists():
+    if path is None or not reading.exists(path):
         return None
     try:
-        with path.open("rb") as file:
-            return "builtin" if _MARK in file.read(4096) else "vendor"
-    except OSError:
+        return "builtin" if _MARK in next(reading.pieces(path, 4096), b"") else "vendor"
+    except InputError:
         return "vendor"  # unreadable for us, so not ours
 
 
 def builtin_script() -> bytes:
     """The text of our executor: a shell script, which takes a Python anywhere."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).parents[3]
     module = "w8a8sc_tool.backends.msmodelslim.executor"
     start = f"import sys; sys.path.insert(0, {str(root)!r}); from {module} import main; main()"
     # The path of this package and no other: msmodelslim's environment may have set one for itself.
@@ -73,14 +73,8 @@ def install_executor() -> Path:
         raise UsageError(
             "an executor built with CANN is there", str(path), "it is left alone; --executor builtin does without it"
         )
-    try:
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(path.name + ".new")
-        temporary.write_bytes(builtin_script())
-        temporary.chmod(0o755)
-        temporary.replace(path)
-    except OSError as error:
-        raise WorkError(f"cannot be written ({error.strerror})", str(path), "check permissions") from None
+    reading.check_can_create(path)
+    files.write_program(path, builtin_script())
     return path
 
 
@@ -89,10 +83,8 @@ def uninstall_executor() -> Path | None:
     path = executor_path()
     if path is None or installed_executor() != "builtin":
         return None
-    try:
-        path.unlink()
-    except OSError as error:
-        raise WorkError(f"cannot be removed ({error.strerror})", str(path), "check permissions") from None
+    reading.check_can_create(path)
+    files.remove(path)
     return path
 
 
@@ -146,9 +138,9 @@ def _executor(wanted: str | None, found: str | None) -> str:
     if wanted in ("vendor", "builtin"):
         return wanted
     path = Path(wanted)
-    if not path.is_file() or not os.access(path, os.X_OK):
+    if not reading.is_program(path):
         raise MissingError("not a program", wanted, "give the path of a compress_excutor, vendor or builtin")
-    return str(path.resolve())
+    return str(reading.real_path(path))
 
 
 def environment() -> dict[str, str]:
