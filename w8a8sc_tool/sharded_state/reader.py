@@ -53,6 +53,23 @@ class ShardedState:
             return self.manifest.tensor_parallel_size
         return max(self.ranks, default=-1) + 1
 
+    def check_files(self) -> None:
+        """Raises InputError unless every rank has its files and they are those of the manifest: name, size, header."""
+        if self.problems:
+            raise InputError(self.problems)
+        if sorted(self.ranks) != list(range(self.tp)):
+            missing = ", ".join(map(str, sorted(set(range(self.tp)) - set(self.ranks))))
+            what = (
+                f"there is no file of rank {missing}" if missing else f"there are more ranks than the {self.tp} listed"
+            )
+            raise InputError(what, str(self.path), "copy the directory again")
+        for entry in self.manifest.ranks if self.manifest is not None else []:
+            files = self.ranks[entry.rank]
+            listed = {t.name: (t.dtype, tuple(t.shape), t.begin, t.end) for t in entry.tensors}
+            if [(file.path.name, file.size, _places(file)) for file in files] != [(entry.file, entry.size, listed)]:
+                what = "it is not the file that the manifest lists"
+                raise InputError(what, str(self.path / entry.file), "copy it again; w8a8sc verify tells more")
+
     def close(self) -> None:
         for files in self.ranks.values():
             for file in files:
@@ -63,3 +80,7 @@ class ShardedState:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _places(file: TensorFile) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
+    return {tensor.name: (tensor.dtype, tensor.shape, tensor.begin, tensor.end) for tensor in file.tensors.values()}

@@ -1,0 +1,104 @@
+"""Environments with the real vLLM, which scripts/interop makes, and the directories that are loaded there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from w8a8sc_tool import compress, reshard
+from w8a8sc_tool.jobs.compress import target_folder
+from w8a8sc_tool.sharded_state.manifest import NAME as MANIFEST
+from w8a8sc_tool.synthesis import synthesize
+
+HERE = Path(__file__).parent
+PAIRS = ("0.18.0", "0.23.0")
+
+
+def environment(name: str) -> Path:
+    """The Python of an environment; skips the test, with the reason, if there is none."""
+    root = Path(os.environ.get("W8A8SC_INTEROP", HERE.parents[1] / ".interop"))
+    failed = root / f"{name}.failed"
+    if (root / name / "ready").exists():
+        return root / name / "bin" / "python"
+    reason = failed.read_text().strip() if failed.exists() else "scripts/interop has not made it"
+    pytest.skip(f"no environment with {name}: {reason}")
+
+
+def run(python: Path, script: str, request: object, log: Path, seconds: float = 900, **variables: str) -> Any:
+    """What a script of this folder answers, in another environment, to a JSON request on its standard input."""
+    keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VLLM_PLUGINS")}
+    with log.open("w") as errors:
+        result = subprocess.run(
+            [python, HERE / script],
+            **{"input": json.dumps(request), "stdout": subprocess.PIPE, "stderr": errors, "text": True},  # type: ignore[call-overload]
+            env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+            cwd=log.parent,
+            timeout=seconds,
+            check=False,
+        )
+    assert result.returncode == 0 and result.stdout, log.read_text()[-4000:]
+    return json.loads(result.stdout)
+
+
+class Directories:
+    """Checkpoints and directories by name, made on first use, read only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, Path] = {}
+        self._makers: dict[str, Callable[[], Path]] = {
+            "checkpoint": lambda: synthesize(folder / "Tiny-w8a8s-310", "tiny", layers=2),
+            # All types of layers, norms with bias, a bfloat16 model's float32 deq_scale.
+            "mixed checkpoint": lambda: synthesize(
+                folder / "Mixed-w8a8s-310",
+                "tiny",
+                dtype="bfloat16",
+                norm_bias=True,
+                types=[("*.0.mlp.down_proj", "FLOAT"), ("*.1.self_attn.*", "W8A8"), ("*.2.mlp.*", "W8A8_DYNAMIC")],
+            ),
+            "tied checkpoint": lambda: synthesize(folder / "Tied-w8a8s-310", "tiny", layers=1, tied=True, vocabulary=1000),
+            "vendor tp2": lambda: self._without_manifest("tp2"),
+            "resharded tp2": lambda: reshard(self["tp4"], tp=2, output=folder / "resharded"),
+            "uncompressed tp2": lambda: self._compressed("checkpoint", 2, "plain", no_compress=True),
+            "tied tp1": lambda: self._compressed("tied checkpoint", 1, "tied"),
+        }
+        for size in (1, 2, 4):
+            self._makers[f"tp{size}"] = lambda size=size: self._compressed("checkpoint", size, "out")
+        for pair in PAIRS:
+            target = pair.rpartition(".")[0]
+            self._makers[f"mixed {pair}"] = lambda target=target: self._compressed(
+                "mixed checkpoint", 2, f"mixed-{target}", target=target, keep=["*.3.self_attn.o_proj"]
+            )
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in self._made:
+            self._made[name] = Path(self._makers[name]())
+        return self._made[name]
+
+    def copy(self, name: str, *, manifest: bool = True) -> Path:
+        """A copy to damage."""
+        target = self._folder / "copies" / str(len(self._made))
+        self._made[str(target)] = Path(shutil.copytree(self[name], target))
+        if not manifest:
+            (target / MANIFEST).unlink()
+        return target
+
+    def _compressed(self, source: str, tp: int, output: str, **options: Any) -> Path:
+        path = self[source]
+        compress(path, self._folder / output, tp=[tp], processes=2, **options)
+        return target_folder(self._folder / output, path.name.partition("-")[0], tp)
+
+    def _without_manifest(self, name: str) -> Path:
+        return self.copy(name, manifest=False)
+
+
+@pytest.fixture(scope="session")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Directories:
+    return Directories(tmp_path_factory.mktemp("interop"))

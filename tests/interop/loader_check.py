@@ -1,0 +1,239 @@
+"""Run in an environment with the real vllm and vllm-ascend: load directories by `sharded_state` and by `w8a8sc`.
+
+    python loader_check.py < cases.json > answers.json
+
+Standard input holds a list of cases, standard output an answer per case; all else goes to standard error.
+
+{"do": "compare", "dir", "tp"}: every rank by both loaders; tensors and attributes after post-processing, bytes.
+{"do": "load", "dir", "tp", "rank", "options", "change"}: one rank by `w8a8sc`; `error` if it is refused.
+{"do": "values" | "files", "model", "dir", "tp"}: what vllm_check.py calls values and load.
+{"do": "operator", "dir"}: what the compressed product of a layer is given.
+{"do": "arguments"}: what the command line makes of the loader's options. {"do": "spawn"}: what a new process knows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("VLLM_PLUGINS", "ascend,ascend_model,w8a8sc")
+
+import real_vllm
+import torch
+import vllm_check
+
+Answer = dict[str, Any]
+
+# What post-processing leaves beside parameters and buffers.
+_ATTRIBUTES = ("aclnn_input_scale", "aclnn_input_scale_reciprocal", "aclnn_input_offset", "weight_nz")
+
+# Options of vLLM that a case sets on the finished configuration, by the case's word for them.
+_CHANGES: dict[str, Callable[[Any], object]] = {
+    "bfloat16": lambda config: setattr(config.model_config, "dtype", torch.bfloat16),
+    "no quantization": lambda config: setattr(config.model_config, "quantization", None),
+    "pipeline": lambda config: setattr(config.parallel_config, "pipeline_parallel_size", 2),
+    "uva offload": lambda config: setattr(config.offload_config.uva, "cpu_offload_gb", 1),
+    "prefetch offload": lambda config: setattr(config.offload_config.prefetch, "offload_group_size", 2),
+}
+
+
+def load(case: Answer, rank: int, load_format: str) -> tuple[Any, float, str]:
+    """The model of one rank, the seconds it took to load, the loader's class."""
+    from vllm.model_executor.model_loader import get_model_loader
+
+    with real_vllm.rank_config(case["dir"], rank, case["tp"], "float16", load_format=load_format) as config:
+        config.load_config.model_loader_extra_config = case.get("options", {}) if load_format == "w8a8sc" else {}
+        if "change" in case:
+            _CHANGES[case["change"]](config)
+        if "draft" in case:
+            draft = argparse.Namespace(model=case["draft"])
+            config.speculative_config = argparse.Namespace(draft_model_config=draft, draft_load_config=None)
+        loader = get_model_loader(config.load_config)
+        start = time.perf_counter()
+        model = loader.load_model(vllm_config=config, model_config=config.model_config)
+        return model, time.perf_counter() - start, type(loader).__name__
+
+
+def sizes(model: Any) -> dict[str, int]:
+    """Bytes of all parameters and of the compressed weights among them, memory that two share once."""
+    compressed = {f"{name}.weight" for name in real_vllm.sc_layers(model)}
+    storages = {p.data.untyped_storage().data_ptr(): (n, p) for n, p in model.named_parameters() if p.numel()}
+    total = {n: p.data.untyped_storage().nbytes() for n, p in storages.values()}
+    copies = {
+        module.weight_nz.untyped_storage().data_ptr(): module.weight_nz.untyped_storage().nbytes()
+        for module in model.modules()
+        if isinstance(getattr(module, "weight_nz", None), torch.Tensor)
+        and module.weight_nz.untyped_storage().data_ptr() not in storages
+    }
+    return {
+        "parameters": sum(total.values()),
+        "compressed": sum(total[name] for name in compressed),
+        "embedding_copies": sum(copies.values()),
+    }
+
+
+def differences(stock: Any, ours: Any) -> list[str]:
+    """Where two models differ, apart from the length of compressed weights, whose front has to be the same."""
+    compressed = {f"{name}.weight" for name in real_vllm.sc_layers(stock)}
+    first, second = stock.state_dict(), ours.state_dict()
+    found = [f"{name} is in one model only" for name in set(first) ^ set(second)]
+    for name in sorted(set(first) & set(second)):
+        a, b = first[name], second[name]
+        if name in compressed:
+            alone = b.is_contiguous() and b.storage_offset() == 0 and b.untyped_storage().nbytes() == b.numel()
+            if not alone or b.dim() != 1 or not vllm_check.same_bits(a[: b.numel()], b):
+                found.append(f"{name}: not the compressed bytes alone")
+        elif a.shape != b.shape or a.dtype != b.dtype or not vllm_check.same_bits(a, b):
+            found.append(f"{name}: {vllm_check.text(a)}, {vllm_check.text(b)}")
+    modules = dict(ours.named_modules())
+    for name, module in stock.named_modules():
+        for attribute in _ATTRIBUTES:
+            a, b = getattr(module, attribute, None), getattr(modules[name], attribute, None)
+            if (a is None) != (b is None) or (isinstance(a, torch.Tensor) and not vllm_check.same_bits(a, b)):
+                found.append(f"{name}.{attribute}")
+    return found
+
+
+def compare(case: Answer) -> Answer:
+    ranks = []
+    for rank in range(case["tp"]):
+        stock, stock_seconds, stock_loader = load(case, rank, "sharded_state")
+        ours, seconds, loader = load(case, rank, "w8a8sc")
+        again, _, _ = load(case, rank, "sharded_state")
+        files, _ = vllm_check.read_rank(case["dir"], rank)
+        ranks.append(
+            {
+                "differences": differences(stock, ours),
+                "loaders": [stock_loader, loader],
+                "seconds": [round(stock_seconds, 3), round(seconds, 3)],
+                "stock": sizes(stock),
+                "ours": sizes(ours),
+                "stock_afterwards": sizes(again),
+                "files": sum(tensor.numel() * tensor.element_size() for tensor in files.values()),
+                "schemes": schemes(ours),
+            }
+        )
+        del stock, ours, again
+        gc.collect()
+    return {"ranks": ranks}
+
+
+def schemes(model: Any) -> list[str]:
+    methods = [module.quant_method for module in model.modules() if hasattr(module, "quant_method")]
+    return sorted({type(getattr(method, "quant_method", method)).__name__ for method in methods})
+
+
+def load_one(case: Answer) -> Answer:
+    model, seconds, _ = load(case, case.get("rank", 0), "w8a8sc")
+    return {"seconds": round(seconds, 3), **sizes(model)}
+
+
+def checked(case: Answer) -> Answer:
+    """A command of vllm_check for all ranks."""
+    rank_check = {"values": vllm_check.values_rank, "files": vllm_check.load_rank}[case["do"]]
+    args = argparse.Namespace(dir=case["dir"], model=case.get("model"), tp=case["tp"], dtype="float16", rank=None)
+    ranks = vllm_check.per_rank(args, rank_check)
+    errors, _ = vllm_check.check_files(case["dir"], case["tp"])
+    return {"errors": [*errors, *(error for rank in ranks for error in rank["errors"])], "ranks": ranks}
+
+
+def operator(case: Answer) -> Answer:
+    """The arguments of the compressed product, for every compressed layer: dtypes and shapes."""
+    import torch_npu
+
+    model, _, _ = load(case, 0, "w8a8sc")
+    calls: dict[str, list[str]] = {}
+    for name, (k, n) in real_vllm.sc_layers(model).items():
+        given: list[str] = []
+
+        def product(*tensors: Any, given: list[str] = given, n: int = n) -> Any:
+            given.extend(vllm_check.text(tensor) for tensor in tensors)
+            return torch.zeros(tensors[0].shape[0], n, dtype=torch.float16)
+
+        torch_npu.npu_matmul_compress_dequant = product
+        module = model.get_submodule(name)
+        module.quant_method.quant_method.apply(module, torch.zeros(3, k, dtype=torch.int8))
+        calls[name] = given
+    return {"calls": calls, "sizes": {name: list(size) for name, size in real_vllm.sc_layers(model).items()}}
+
+
+def arguments(case: Answer) -> Answer:
+    """vLLM's own parser and EngineArgs, given our options; the loader that comes out."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.model_loader import get_model_loader
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = EngineArgs.add_cli_args(FlexibleArgumentParser())
+    made = []
+    for words in case["words"]:
+        args = EngineArgs.from_cli_args(parser.parse_args(["--model", case["dir"], *words]))
+        config = args.create_load_config()
+        loader = get_model_loader(config)
+        made.append([f"{type(loader).__module__}.{type(loader).__name__}", repr(getattr(loader, "_options", None))])
+    return {"loaders": made}
+
+
+def known_in_this_process(plugins: str | None) -> list[str]:
+    """In a new process: register what VLLM_PLUGINS allows, as a worker does first; the load formats that are there."""
+    from vllm.model_executor import model_loader
+    from vllm.plugins import load_general_plugins
+
+    load_general_plugins()
+    modules = {"numba", "w8a8sc_tool.vllm.loader"} & set(sys.modules)
+    return [*(name for name in model_loader._LOAD_FORMAT_TO_MODEL_LOADER if name == "w8a8sc"), *sorted(modules)]
+
+
+def spawn(case: Answer) -> Answer:
+    """Processes started as vLLM starts workers; plugins: their VLLM_PLUGINS."""
+    before = os.environ["VLLM_PLUGINS"]
+    os.environ["VLLM_PLUGINS"] = case["plugins"]
+    try:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return {"known": pool.apply(known_in_this_process, (case["plugins"],))}
+    finally:
+        os.environ["VLLM_PLUGINS"] = before
+
+
+_ACTIONS: dict[str, Callable[[Answer], Answer]] = {
+    "compare": compare,
+    "load": load_one,
+    "values": checked,
+    "files": checked,
+    "operator": operator,
+    "arguments": arguments,
+    "spawn": spawn,
+}
+
+
+def answer(case: Answer) -> Answer:
+    try:
+        return _ACTIONS[case["do"]](case)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": str(error), "type": type(error).__name__}
+    finally:
+        gc.collect()
+
+
+def main() -> None:
+    from vllm.plugins import load_general_plugins
+
+    sys.dont_write_bytecode = True
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        load_general_plugins()
+        json.dump([answer(case) for case in json.load(sys.stdin)], out)
+    sys.stderr.flush()
+    os._exit(0)  # vllm's exit handlers would talk to the device
+
+
+if __name__ == "__main__":
+    main()
