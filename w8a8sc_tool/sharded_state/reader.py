@@ -59,16 +59,14 @@ class ShardedState:
             raise InputError(self.problems)
         if sorted(self.ranks) != list(range(self.tp)):
             missing = ", ".join(map(str, sorted(set(range(self.tp)) - set(self.ranks))))
-            what = (
-                f"there is no file of rank {missing}" if missing else f"there are more ranks than the {self.tp} listed"
-            )
-            raise InputError(what, str(self.path), "copy the directory again")
+            problem = f"there is no file of rank {missing}" if missing else f"there are over {self.tp} ranks' files"
+            raise InputError(problem, str(self.path), "copy the directory again")
         for entry in self.manifest.ranks if self.manifest is not None else []:
             files = self.ranks[entry.rank]
             listed = {t.name: (t.dtype, tuple(t.shape), t.begin, t.end) for t in entry.tensors}
             if [(file.path.name, file.size, _places(file)) for file in files] != [(entry.file, entry.size, listed)]:
-                what = "it is not the file that the manifest lists"
-                raise InputError(what, str(self.path / entry.file), "copy it again; w8a8sc verify tells more")
+                problem = "it is not the file that the manifest lists"
+                raise InputError(problem, str(self.path / entry.file), "copy it again; w8a8sc verify tells more")
 
     def close(self) -> None:
         for files in self.ranks.values():

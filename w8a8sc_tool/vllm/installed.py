@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from .. import VERSION
+from .._version import VERSION
 
 
 def other_versions() -> list[str]:

@@ -1,4 +1,4 @@
-"""What may differ between releases of vLLM and vLLM Ascend, in one file. Read for 0.18.0, 0.23.0 and main (August 2026).
+"""What may differ between releases of vLLM and vLLM Ascend, in one file: 0.18.0, 0.23.0 and main of August 2026.
 
 Whatever a release has elsewhere or otherwise is refused with its number: nothing is guessed.
 """
@@ -70,7 +70,7 @@ def ascend_matrix(module: nn.Module, scheme: type[Any]) -> tuple[int, int] | Non
     if not isinstance(method, scheme):
         return None
     try:
-        return int(method.input_size), module.deq_scale.numel()  # type: ignore[union-attr, operator]
+        return int(method.input_size), module.deq_scale.numel()
     except AttributeError as error:
         raise _unknown(f"keeps a compressed layer's sizes elsewhere ({error})") from error
 

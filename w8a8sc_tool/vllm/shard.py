@@ -13,9 +13,10 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .. import hashing
 from ..errors import InputError, Problem, W8A8SCError
-from ..safetensors_file import TensorFile, TensorInfo, parse_json
+from ..io import hashing
+from ..io.documents import parse_json
+from ..io.safetensors import TensorFile, TensorInfo
 from ..sharded_state import ShardedState, is_sharded_state
 
 PIECE: Final = 16 << 20  # bytes of host memory that tensors pass through
