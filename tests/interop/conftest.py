@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from w8a8sc_tool import compress, reshard
-from w8a8sc_tool.jobs.compress import target_folder
+from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.jobs.reshard import reshard
 from w8a8sc_tool.sharded_state.manifest import NAME as MANIFEST
-from w8a8sc_tool.synthesis import synthesize
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 HERE = Path(__file__).parent
 PAIRS = ("0.18.0", "0.23.0")
@@ -37,7 +37,10 @@ def run(python: Path, script: str, request: object, log: Path, seconds: float = 
     with log.open("w") as errors:
         result = subprocess.run(
             [python, HERE / script],
-            **{"input": json.dumps(request), "stdout": subprocess.PIPE, "stderr": errors, "text": True},  # type: ignore[call-overload]
+            input=json.dumps(request),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,  # type: ignore[call-overload]
             env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
             cwd=log.parent,
             timeout=seconds,
@@ -63,10 +66,12 @@ class Directories:
                 norm_bias=True,
                 types=[("*.0.mlp.down_proj", "FLOAT"), ("*.1.self_attn.*", "W8A8"), ("*.2.mlp.*", "W8A8_DYNAMIC")],
             ),
-            "tied checkpoint": lambda: synthesize(folder / "Tied-w8a8s-310", "tiny", layers=1, tied=True, vocabulary=1000),
+            "tied checkpoint": lambda: synthesize(
+                folder / "Tied-w8a8s-310", "tiny", layers=1, tied=True, vocabulary=1000
+            ),
             "vendor tp2": lambda: self._without_manifest("tp2"),
-            "resharded tp2": lambda: reshard(self["tp4"], tp=2, output=folder / "resharded"),
-            "uncompressed tp2": lambda: self._compressed("checkpoint", 2, "plain", no_compress=True),
+            "resharded tp2": lambda: reshard(self["tp4"], folder / "resharded", tp=[2], processes=2)[0].directory,
+            "uncompressed tp2": lambda: self._uncompressed("checkpoint", 2),
             "tied tp1": lambda: self._compressed("tied checkpoint", 1, "tied"),
         }
         for size in (1, 2, 4):
@@ -91,9 +96,11 @@ class Directories:
         return target
 
     def _compressed(self, source: str, tp: int, output: str, **options: Any) -> Path:
-        path = self[source]
-        compress(path, self._folder / output, tp=[tp], processes=2, **options)
-        return target_folder(self._folder / output, path.name.partition("-")[0], tp)
+        return compress(self[source], self._folder / output, tp=[tp], processes=2, **options)[0].directory
+
+    def _uncompressed(self, source: str, tp: int) -> Path:
+        output = self._folder / "uncompressed"
+        return compress(self[source], output, tp=[tp], processes=2, compress=False)[0].directory
 
     def _without_manifest(self, name: str) -> Path:
         return self.copy(name, manifest=False)

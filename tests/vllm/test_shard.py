@@ -79,7 +79,7 @@ def test_another_size_is_refused_with_the_right_one(
 
 
 def test_no_directory_is_refused(tiny: Path, tmp_path: Path) -> None:
-    assert "no sharded_state directory" in refusal(lambda: Shard.open(tiny, 0, 1))
+    assert "a checkpoint, not a sharded_state directory" in refusal(lambda: Shard.open(tiny, 0, 1))
     assert "not a folder on this machine" in refusal(lambda: Shard.open("Qwen/Qwen3-8B", 0, 1))
 
 

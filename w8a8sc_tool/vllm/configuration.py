@@ -9,7 +9,7 @@ import torch
 from vllm.platforms import current_platform
 
 from ..errors import MissingError, UsageError
-from ..sharded_state import is_sharded_state
+from ..io.folders import is_sharded_state
 from . import NAME, releases
 from .installed import other_versions
 

@@ -17,7 +17,7 @@ from ..errors import InputError, Problem, W8A8SCError
 from ..io import hashing
 from ..io.documents import parse_json
 from ..io.safetensors import TensorFile, TensorInfo
-from ..sharded_state import ShardedState, is_sharded_state
+from ..sharded_state import ShardedState
 
 PIECE: Final = 16 << 20  # bytes of host memory that tensors pass through
 
@@ -64,10 +64,6 @@ class Shard:
         try:
             if not folder.is_dir():
                 raise InputError("not a folder on this machine", str(folder), "give a sharded_state directory")
-            if not is_sharded_state(folder):
-                raise InputError(
-                    "no sharded_state directory", str(folder), "serve checkpoints without the option --load-format"
-                )
             state = ShardedState.open(folder)
             try:
                 _check_size(state, tp)
