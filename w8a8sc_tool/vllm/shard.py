@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, Problem, W8A8SCError
-from ..io import hashing
+from ..io import hashing, reading
 from ..io.documents import parse_json
 from ..io.safetensors import TensorFile, TensorInfo
 from ..sharded_state import ShardedState
@@ -22,6 +22,7 @@ from ..sharded_state import ShardedState
 PIECE: Final = 16 << 20  # bytes of host memory that tensors pass through
 
 _CONFIG: Final = "config.json"
+_LARGEST_CONFIG: Final = 16 << 20  # bytes
 _DESCRIPTION: Final = "quant_model_description.json"
 _REMEDY: Final = "copy the directory again; w8a8sc verify tells more"
 _MOST_PROBLEMS: Final = 4  # in one line
@@ -62,7 +63,7 @@ class Shard:
         """The shard of `rank` out of `tp`. Raises InputError, in one line with the remedy, for anything wrong."""
         folder = Path(path)
         try:
-            if not folder.is_dir():
+            if not reading.is_folder(folder):
                 raise InputError("not a folder on this machine", str(folder), "give a sharded_state directory")
             state = ShardedState.open(folder)
             try:
@@ -188,12 +189,12 @@ def _check_side_files(state: ShardedState) -> None:
     sealed = {entry.file: entry for entry in state.manifest.files} if state.manifest is not None else {}
     for name in (_CONFIG, _DESCRIPTION):
         path = state.path / name
-        if not path.is_file():
+        if not reading.is_file(path):
             raise InputError("no such file", str(path), _REMEDY)
         if name in sealed and hashing.of_file(path) != (sealed[name].size, sealed[name].hash):
             raise InputError("it was changed after the directory was sealed", str(path), "restore it")
     path = state.path / _CONFIG
-    config = parse_json(path.read_bytes(), str(path))
+    config = parse_json(reading.whole(path, _LARGEST_CONFIG), str(path))
     for key in ("quantization_config", "compression_config"):
         if key in config:
             raise InputError(f"{key} hides {_DESCRIPTION} from vLLM", str(path), "remove that key")
