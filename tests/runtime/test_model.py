@@ -16,7 +16,7 @@ from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.generate import TOLERANCE, generate
 from w8a8sc_tool.runtime.directory import check_directory, config_of
-from w8a8sc_tool.runtime.models.qwen3 import Qwen3
+from w8a8sc_tool.runtime.models.qwen3 import Model as Qwen3
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool

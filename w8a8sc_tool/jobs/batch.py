@@ -16,6 +16,7 @@ from ..errors import InputError, Problem, UsageError, W8A8SCError
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
+from ..planning.preset import shipped_file
 from ..workers.progress import Progress, Silent
 from .compress import compress, plan
 
@@ -84,7 +85,8 @@ def load(path: Path) -> Batch:
     try:
         batch = msgspec.convert(content, Batch)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise InputError(f"not a batch file ({error})", str(path), "configs/batch.yaml explains the keys") from None
+        remedy = f"{shipped_file('batch.yaml')} explains the keys"
+        raise InputError(f"not a batch file ({error})", str(path), remedy) from None
     if not batch.jobs:
         raise InputError("it names no jobs", str(path))
     if batch.processes is not None and batch.processes < 1:

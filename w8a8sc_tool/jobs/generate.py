@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..io import files, reading
 from ..runtime.directory import check_directory, config_of
+from ..runtime.models import check_model
 from ..runtime.sampling import Sampling
 from ..workers.machine import cores, free_memory
 from ..workers.pool import Pool
@@ -87,6 +88,7 @@ def generate(
     tp = check_directory(folder)
     _need(device)
     config = config_of(folder)
+    check_model(config.architecture)
     with _text(folder, wanted=prompt is not None) as text:
         tokens = list(token_ids) if token_ids is not None else text.encode(prompt)
         _check_tokens(tokens, config.vocabulary)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from ..checkpoint import Checkpoint, Description
+from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..errors import InputError
 from ..io import reading
 from ..io.folders import is_sharded_state
-from ..layouts import ARCHITECTURES
+from ..layouts import ARCHITECTURES, REGISTRY, Architecture, architecture_of
 from ..sharded_state import LayerEntry, ShardedState
 
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
@@ -74,7 +74,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def _checkpoint(folder: Path) -> Inspection:
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)
     tensors = ((t.name, t.shape, t.nbytes) for t in checkpoint.tensors.values())
-    rows = _rows(tensors, checkpoint.description, {})
+    rows = _rows(tensors, checkpoint.description, {}, architecture_of(checkpoint.config).linear_names)
     files = len({tensor.path for tensor in checkpoint.tensors.values()})
     return Inspection(folder, "checkpoint", checkpoint.config.architecture, 1, False, files, rows, checkpoint.warnings)
 
@@ -92,20 +92,31 @@ def _directory(folder: Path) -> Inspection:
         layers = {layer.name: layer for layer in state.manifest.layers} if state.manifest else {}
         files = [file for rank in state.ranks.values() for file in rank]
         tensors = ((t.name, t.shape, t.nbytes) for file in files for t in file.tensors.values())
-        rows = _rows(tensors, description, layers)
-        architecture = state.manifest.architecture if state.manifest else "unknown"
+        architecture = _architecture(state)
+        rows = _rows(tensors, description, layers, architecture.linear_names)
         sealed = state.manifest is not None
         if not sealed:
             warnings.append("no manifest: this directory was not written by w8a8sc")
-        return Inspection(folder, "sharded_state", architecture, state.tp, sealed, len(files), rows, warnings)
+        return Inspection(folder, "sharded_state", architecture.name, state.tp, sealed, len(files), rows, warnings)
+
+
+def _architecture(state: ShardedState) -> Architecture:
+    """The table of a directory's model: by its manifest or, for one without, by its config.json."""
+    if state.manifest is not None and state.manifest.architecture in REGISTRY:
+        return REGISTRY[state.manifest.architecture]
+    return architecture_of(ModelConfig.parse(state.path / "config.json", ARCHITECTURES))
 
 
 def _rows(
     tensors: Iterable[tuple[str, tuple[int, ...], int]],
     description: Description | None,
     layers: dict[str, LayerEntry],
+    linears: Sequence[str],
 ) -> list[ModuleRow]:
-    """One row per module in the order of the model; a module's tensors on all ranks count."""
+    """One row per module in the order of the model; a module's tensors on all ranks count.
+
+    linears: names of the linear layers in a decoder layer, in the order of the architecture's table.
+    """
     sizes: dict[str, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     leaves: dict[str, set[str]] = {}
@@ -132,10 +143,10 @@ def _rows(
                 bytes=size,
                 ratio=ratio,
                 fallback=fallback,
-                linear=module.endswith("_proj"),
+                linear=match is not None and match[2] in linears,
             )
         )
-    return sorted(rows, key=_order)
+    return sorted(rows, key=lambda row: _order(row, linears))
 
 
 def _type(module: str, leaves: set[str], description: Description | None) -> str:
@@ -150,21 +161,7 @@ def _type(module: str, leaves: set[str], description: Description | None) -> str
     return "W8A8S" if "deq_scale" in leaves else "FLOAT"
 
 
-_LINEARS: Final = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "qkv_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "gate_up_proj",
-    "down_proj",
-)
-
-
-def _order(row: ModuleRow) -> tuple[int, int, int, str]:
+def _order(row: ModuleRow, linears: Sequence[str]) -> tuple[int, int, int, str]:
     """Embedding first, then the layers, then the rest; within a layer linear layers as they are computed."""
-    place = 1 if row.layer >= 0 else 0 if "embed" in row.name else 2
-    last = row.short_name.rpartition(".")[2]
-    return place, row.layer, _LINEARS.index(last) if last in _LINEARS else len(_LINEARS), row.name
+    region = 1 if row.layer >= 0 else 0 if "embed" in row.name else 2
+    return region, row.layer, linears.index(row.short_name) if row.linear else len(linears), row.name

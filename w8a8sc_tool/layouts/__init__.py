@@ -2,54 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Final
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
-from . import qwen3
+from .expand import Context, expand, indivisible
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
-from .table import (
-    DEFAULT_TARGET,
-    SUPPORTED_TYPES,
-    TARGETS,
-    Entry,
-    Linear,
-    Target,
-    expand,
-    indivisible,
-    valid_sizes,
-)
+from .targets import DEFAULT_TARGET, TARGETS, Target
+from .words import Architecture, Linear
 
-ARCHITECTURES = (qwen3.ARCHITECTURE,)
+_LARGEST_TP: Final = 64  # sizes that are tried when a message lists those that work
+
+
+def _registered() -> dict[str, Architecture]:
+    """Every file in architectures/ but those that begin with an underscore."""
+    folder = Path(__file__).parent / "architectures"
+    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+    tables = (import_module(f"{__name__}.architectures.{name}").ARCHITECTURE for name in names)
+    return {table.name: table for table in tables}
+
+
+REGISTRY: Mapping[str, Architecture] = _registered()
+ARCHITECTURES: Final = tuple(REGISTRY)
 
 __all__ = [
     "ARCHITECTURES",
     "COMPRESSED",
     "DEFAULT_TARGET",
+    "REGISTRY",
     "TARGETS",
     "UNCOMPRESSED",
+    "Architecture",
     "Member",
     "Module",
     "Output",
     "Slice",
     "Source",
     "Target",
+    "architecture_of",
     "check_size",
+    "linear_members",
     "modules",
     "valid_sizes",
 ]
 
 
+def architecture_of(config: ModelConfig) -> Architecture:
+    """The table of a model whose config was parsed with ARCHITECTURES."""
+    return REGISTRY[config.architecture]
+
+
+def valid_sizes(config: ModelConfig) -> list[int]:
+    """The tensor-parallel sizes up to 64 at which a model's dimensions divide, smallest first."""
+    table = architecture_of(config)
+    return [tp for tp in range(1, _LARGEST_TP + 1) if not indivisible(table, config, tp)]
+
+
 def check_size(config: ModelConfig, tp: int) -> list[Problem]:
     """Problems with a tensor-parallel size, with the sizes that would work."""
-    found = indivisible(config, tp)
-    if not found:
+    wrong = indivisible(architecture_of(config), config, tp)
+    if not wrong:
         return []
     sizes = ", ".join(str(size) for size in valid_sizes(config))
     return [
         Problem(
-            f"tensor-parallel size {tp} does not divide {' and '.join(found)}",
+            f"tensor-parallel size {tp} does not divide {' and '.join(wrong)}",
             str(config.path),
             f"sizes that work: {sizes}",
         )
@@ -60,57 +81,18 @@ def modules(
     config: ModelConfig, description: Description, tp: int, target: Target = DEFAULT_TARGET
 ) -> tuple[list[Module], list[Problem]]:
     """Every module of the model at a size that `check_size` accepts, in the order of the forward pass."""
+    context = Context(config, description, tp, target)
     result: list[Module] = []
     problems: list[Problem] = []
-    for entry, layer in _entries(config):
-        quantization = "FLOAT"
-        if isinstance(entry, Linear):
-            kind, wrong = _type_of(entry, description)
-            problems += wrong
-            if kind is None:
-                continue
-            quantization = kind
-        result.append(expand(entry, layer, tp, quantization, description, target))
+    for row, prefix, layer in architecture_of(config).rows(config):
+        module, wrong = expand(row, prefix, layer, context)
+        problems += wrong
+        if module is not None:
+            result.append(module)
     return result, problems
 
 
-def _entries(config: ModelConfig) -> Iterator[tuple[Entry, int]]:
-    before, behind = qwen3.outside(config)
-    for entry in before:
-        yield entry, -1
-    for number in range(config.layers):
-        for entry in qwen3.layer(config, f"model.layers.{number}."):
-            yield entry, number
-    for entry in behind:
-        yield entry, -1
-
-
-def _type_of(entry: Linear, description: Description) -> tuple[str | None, list[Problem]]:
-    """The one type of a linear layer's members, compressed or not."""
-    types: dict[str, str] = {}
-    for part in entry.of:
-        kind = description.type_of(part.name)
-        if kind is None:
-            missing = Problem(f"{part.name}.weight has no quantization type", str(description.path), "incomplete")
-            return None, [missing]
-        types[part.name] = UNCOMPRESSED.get(kind, kind)
-    kinds = set(types.values())
-    if len(kinds) > 1:
-        told = ", ".join(f"{name} is {kind}" for name, kind in types.items())
-        return None, [
-            Problem(
-                f"members of {entry.name} have different types: {told}",
-                str(description.path),
-                "vLLM cannot build such a layer; quantize them alike",
-            )
-        ]
-    kind = kinds.pop()
-    if kind not in SUPPORTED_TYPES:
-        return None, [
-            Problem(
-                f"{entry.name} has type {kind}, which is not supported",
-                str(description.path),
-                "supported: " + ", ".join(SUPPORTED_TYPES),
-            )
-        ]
-    return kind, []
+def linear_members(config: ModelConfig) -> list[str]:
+    """Names of all linear layers as a checkpoint has them, in the order of the forward pass."""
+    rows = ((row, prefix) for row, prefix, _ in architecture_of(config).rows(config) if isinstance(row, Linear))
+    return [prefix + row.member(part) for row, prefix in rows for part in row.of]

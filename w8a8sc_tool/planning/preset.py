@@ -1,4 +1,4 @@
-"""Presets: what is known of a model beforehand. configs/ has one per published recipe; users may write their own."""
+"""Presets: what is known of a model beforehand. One ships per published recipe; users may write their own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..checkpoint import Checkpoint, ModelConfig
 from ..errors import InputError
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
+from ..layouts import linear_members
 from .patterns import matches
 
 DEFAULT_MAX_RATIO: Final = 0.95
 _LARGEST: Final = 64 << 10  # bytes; YAML is slow to parse
 
 # Installed with the package; in a source tree they lie beside it.
-_FOLDERS: Final = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
+_CONFIGS: Final = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
 
 
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,7 +73,8 @@ def load(path: Path) -> Preset:
             content["serve"] = {str(key): value for key, value in serve.items()}
         preset = msgspec.convert(content, Preset)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise InputError(f"not a preset ({error})", str(path), "configs/qwen3-8b.yaml explains the keys") from None
+        remedy = f"{shipped_file('presets/qwen3-8b.yaml')} explains the keys"
+        raise InputError(f"not a preset ({error})", str(path), remedy) from None
     if not 0 < preset.max_ratio < 1:
         raise InputError(f"max_ratio {preset.max_ratio:g} is not between 0 and 1", str(path))
     if any(key != "default" and not key.isdecimal() for key in preset.serve):
@@ -80,10 +82,15 @@ def load(path: Path) -> Preset:
     return preset
 
 
+def shipped_file(name: str) -> Path:
+    """Where a file of configs/ is on this machine: the annotated examples, the presets."""
+    folder = next((folder for folder in _CONFIGS if reading.is_folder(folder)), _CONFIGS[0])
+    return folder / name
+
+
 def shipped() -> list[Preset]:
     """The presets that come with the package."""
-    folder = next((folder for folder in _FOLDERS if reading.is_folder(folder)), None)
-    return [load(path) for path in reading.matching(folder, "qwen*.yaml")] if folder else []
+    return [load(path) for path in reading.matching(shipped_file("presets"), "*.yaml")]
 
 
 def choose(config: ModelConfig, wanted: str = "auto") -> Preset:
@@ -102,15 +109,13 @@ def deviations(preset: Preset, checkpoint: Checkpoint) -> list[str]:
     """Linear layers that are FLOAT though the published recipe quantizes them, or the other way round."""
     if preset.float_layers is None:
         return []
-    found = []
-    for key, kind in checkpoint.description.types.items():
-        name = key.removesuffix(".weight")
-        if name == key or not name.endswith("_proj"):
-            continue
+    differing = []
+    for name in linear_members(checkpoint.config):
+        quantization = checkpoint.description.type_of(name)
         expected = any(matches(pattern, (name,)) for pattern in preset.float_layers)
-        if expected != (kind == "FLOAT"):
-            found.append(f"{name} is {kind}")
-    return _summary(found, preset.name)
+        if expected != (quantization == "FLOAT"):
+            differing.append(f"{name} is {quantization}")
+    return _summary(differing, preset.name)
 
 
 def _summary(found: Iterable[str], name: str) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from . import cpu
 from .directory import config_of
 from .group import Alone, Distributed, Group
-from .models.qwen3 import Qwen3
+from .models import model_class
 from .sampling import Sampling, Step
 from .state import State, load_checkpoint, load_rank
 
@@ -44,7 +44,8 @@ class Rank:
             torch.get_device_module(device).set_device(device)
         group: Group = Distributed(rank, self._size, self._rendezvous, backend) if self._size > 1 else Alone()
         state: State = load_rank(self._folder, rank) if self._size else load_checkpoint(self._folder)
-        self._model = Qwen3(config_of(self._folder), state, group, room=self._room, device=device)
+        config = config_of(self._folder)
+        self._model = model_class(config.architecture)(config, state, group, room=self._room, device=device)
 
     def start(self, sampling: Sampling) -> None:
         """Begin a new sequence."""

@@ -1,0 +1,26 @@
+"""Models of the bundled runtime, one file per architecture. This file does without torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+from ...errors import MissingError
+
+# The file of each architecture's model, whose class is `Model`.
+MODELS: Final = {"Qwen3ForCausalLM": "qwen3"}
+
+
+def check_model(architecture: str) -> None:
+    """Raise MissingError for an architecture that can be converted and not run here."""
+    if architecture not in MODELS:
+        raise MissingError(
+            f"the bundled runtime has no model for {architecture}",
+            remedy="serve it with vLLM Ascend; verify --source proves the weights without it",
+        )
+
+
+def model_class(architecture: str) -> Any:
+    """The class of an architecture's model; loads torch."""
+    check_model(architecture)
+    return import_module(f"{__name__}.{MODELS[architecture]}").Model

@@ -101,7 +101,7 @@ class Layer:
         return out
 
 
-class Qwen3:
+class Model:
     """A rank's part of a model, for one sequence at a time."""
 
     def __init__(

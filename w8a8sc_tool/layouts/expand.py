@@ -1,0 +1,209 @@
+"""From a table's rows to modules: every tensor of every rank at a tensor-parallel size, with where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..checkpoint.config import ModelConfig
+from ..checkpoint.description import Description
+from ..errors import Problem
+from .records import FLOATING, UNCOMPRESSED, Conversion, Member, Module, Output, Slice, Source
+from .targets import Target
+from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Row, padded
+
+SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a row is expanded for."""
+
+    config: ModelConfig
+    description: Description
+    tp: int
+    target: Target
+
+
+def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module | None, list[Problem]]:
+    """The module of one row; None, with the problems, for a linear layer that has no type or one that cannot be."""
+    if isinstance(row, Linear):
+        quantization, problems = _type_of(row, prefix, context.description)
+        return (None if quantization is None else _linear(row, prefix, layer, quantization, context)), problems
+    if isinstance(row, Norm):
+        return _norm(row, prefix, layer, context), []
+    if isinstance(row, Embedding):
+        return _embedding(row, prefix, layer, context), []
+    return _constant(row, prefix, layer, context), []
+
+
+def _type_of(row: Linear, prefix: str, description: Description) -> tuple[str | None, list[Problem]]:
+    """The one type of a linear layer's members, not compressed."""
+    where, name = str(description.path), prefix + row.name
+    types: dict[str, str] = {}
+    for part in row.of:
+        member = prefix + row.member(part)
+        quantization = description.type_of(member)
+        if quantization is None:
+            return None, [Problem(f"{member}.weight has no quantization type", where, "incomplete")]
+        types[member] = UNCOMPRESSED.get(quantization, quantization)
+    if len(set(types.values())) > 1:
+        listed = ", ".join(f"{member} is {quantization}" for member, quantization in types.items())
+        remedy = "vLLM cannot build such a layer; quantize them alike"
+        return None, [Problem(f"members of {name} have different types: {listed}", where, remedy)]
+    quantization = next(iter(types.values()))
+    if quantization not in SUPPORTED_TYPES:
+        remedy = "supported: " + ", ".join(SUPPORTED_TYPES)
+        return None, [Problem(f"{name} has type {quantization}, which is not supported", where, remedy)]
+    return quantization, []
+
+
+def _constant(row: Constant, prefix: str, layer: int, context: Context) -> Module:
+    name = prefix + row.name
+    outputs = tuple(Output(f"{name}.{leaf}", "F32", (), "ones", ((),) * context.tp) for leaf in row.leaves)
+    return Module(name, "constant", layer, "FLOAT", outputs, ())
+
+
+def _norm(row: Norm, prefix: str, layer: int, context: Context) -> Module:
+    outputs = []
+    sources = []
+    size = row.size.of(context.config)
+    for leaf in ("weight", "bias") if context.description.has_norm_bias else ("weight",):
+        name = f"{prefix}{row.name}.{leaf}"
+        # A bias that the checkpoint does not have is zero: no slices.
+        present = leaf == "weight" or name in context.description.types
+        slices = (Slice(name, 0, size),) if present else ()
+        outputs.append(Output(name, "F16", (size,), "float16", (slices,) * context.tp))
+        if present:
+            sources.append(Source(name, FLOATING, (size,)))
+    return Module(prefix + row.name, "norm", layer, "FLOAT", tuple(outputs), tuple(sources))
+
+
+def _embedding(row: Embedding, prefix: str, layer: int, context: Context) -> Module:
+    vocabulary, size = context.config.vocabulary, context.config.hidden_size
+    rows = padded(vocabulary) // context.tp
+    tied = context.config.tied and row.tied_to is not None
+    name, source = f"{prefix}{row.name}", f"{prefix}{row.tied_to if tied else row.name}.weight"
+    slices = []
+    for rank in range(context.tp):
+        first, last = (min(edge * rows, vocabulary) for edge in (rank, rank + 1))
+        slices.append((Slice(source, first, last),) if first < last else ())
+    output = Output(f"{name}.weight", "F16", (rows, size), "float16", tuple(slices))
+    return Module(name, "embedding", layer, "FLOAT", (output,), (Source(source, FLOATING, (vocabulary, size)),))
+
+
+class _Linear:
+    """A linear layer's tensors at a tensor-parallel size: which rows and columns each rank has, outputs and sources."""
+
+    def __init__(self, row: Linear, prefix: str, context: Context) -> None:
+        config, self._tp = context.config, context.tp
+        ranks = range(self._tp)
+        self._name = prefix + row.name
+        self._columns_of_source = row.k.of(config)
+        self.members = tuple(Member(prefix + row.member(part), part.rows.of(config)) for part in row.of)
+        if row.cut == "rows":
+            self.k = self._columns_of_source
+            self._rows = tuple(tuple(part.range(config, rank, self._tp) for part in row.of) for rank in ranks)
+            self._columns = ((0, 0),) * self._tp
+        else:
+            self.k = self._columns_of_source // self._tp
+            self._rows = (tuple((0, member.n) for member in self.members),) * self._tp
+            self._columns = tuple((rank * self.k, (rank + 1) * self.k) for rank in ranks)
+        self.n = sum(last - first for first, last in self._rows[0])
+        self.outputs: list[Output] = []
+        self.sources: list[Source] = []
+
+    def matrix(self, dtype: str, conversion: Conversion, allowed: Sequence[str]) -> None:
+        """The weight, cut into rows or columns."""
+        slices = tuple(
+            tuple(Slice(f"{part.name}.weight", *edges, *columns) for part, edges in zip(self.members, rows))
+            for rows, columns in zip(self._rows, self._columns)
+        )
+        self._add("weight", dtype, (self.n, self.k), conversion, slices)
+        self.sources += [
+            Source(f"{part.name}.weight", tuple(allowed), (part.n, self._columns_of_source)) for part in self.members
+        ]
+
+    def per_row(
+        self, leaf: str, dtype: str, conversion: Conversion, allowed: Sequence[str], tail: tuple[int, ...]
+    ) -> None:
+        """A value per output feature: cut with the rows, else whole on every rank."""
+        slices = tuple(
+            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, edges in zip(self.members, rows))
+            for rows in self._rows
+        )
+        self._add(leaf, dtype, (self.n, *tail), conversion, slices)
+        self.sources += [Source(f"{part.name}.{leaf}", tuple(allowed), (part.n, *tail)) for part in self.members]
+
+    def scalar(self, leaf: str, dtype: str, conversion: Conversion) -> None:
+        """A value per layer. vLLM copies the members' one after the other; the last in the order of names stays."""
+        last = max(part.name for part in self.members)
+        self._add(leaf, dtype, (1,), conversion, ((Slice(f"{last}.{leaf}", 0, 1),),) * self._tp)
+        self.sources += [Source(f"{part.name}.{leaf}", FLOATING, (1,)) for part in self.members]
+
+    def constant(self, leaf: str, dtype: str, conversion: Conversion) -> None:
+        """A value that the checkpoint does not have."""
+        self._add(leaf, dtype, (1,), conversion, ((),) * self._tp)
+
+    def _add(
+        self,
+        leaf: str,
+        dtype: str,
+        shape: tuple[int, ...],
+        conversion: Conversion,
+        slices: tuple[tuple[Slice, ...], ...],
+    ) -> None:
+        self.outputs.append(Output(f"{self._name}.{leaf}", dtype, shape, conversion, slices))
+
+
+def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Context) -> Module:
+    tensors = _Linear(row, prefix, context)
+    if quantization in ("FLOAT", "W16A16S"):
+        tensors.matrix("F16", "float16", FLOATING)
+    elif quantization == "W8A8_DYNAMIC":
+        tensors.matrix("I8", "int8", ("I8",))
+        tensors.per_row("weight_scale", "F32", "float32", FLOATING, (1,))
+        tensors.per_row("weight_offset", "F32", "float32", FLOATING, (1,))
+        if context.target != "0.18":
+            tensors.constant("input_scale", "F16", "ones")
+            tensors.constant("input_offset", "I8", "zeros")
+    else:
+        tensors.matrix("I8", "int8", ("I8",))
+        tensors.scalar("input_scale", "F16", "float16")
+        tensors.scalar("input_offset", "I8", "offset")
+        tensors.per_row("quant_bias", "I32", "int32", ("I32",), ())
+        tensors.per_row("deq_scale", "I64", "scale_bits", ("I64", "F32"), ())
+    if quantization == "W8A8":
+        tensors.per_row("weight_scale", "F16", "float16", FLOATING, (1,))
+        tensors.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
+    if row.bias(context.config):
+        tensors.per_row("bias", "F16", "float16", FLOATING, ())
+    return Module(
+        name=prefix + row.name,
+        kind="linear",
+        layer=layer,
+        quantization=quantization,
+        outputs=tuple(tensors.outputs),
+        sources=tuple(tensors.sources),
+        members=tensors.members,
+        n=tensors.n,
+        k=tensors.k,
+    )
+
+
+def indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> list[str]:
+    """What does not divide at a tensor-parallel size, each once."""
+    return list(dict.fromkeys(_indivisible(architecture, config, tp)))
+
+
+def _indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> Iterator[str]:
+    for row in (*architecture.before, *architecture.layer, *architecture.behind):
+        dealt = [(VOCABULARY, False)] if isinstance(row, Embedding) else []
+        if isinstance(row, Linear):
+            by_row = [(part.dealt, part.repeated) for part in row.of]
+            dealt = by_row if row.cut == "rows" else [(row.dealt, False)]
+        for size, repeated in dealt:
+            count = size.of(config)
+            if count % tp and not (repeated and tp % count == 0):
+                yield size.text.format(count)

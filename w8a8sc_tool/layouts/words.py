@@ -1,0 +1,178 @@
+"""The words an architecture's table is written in: rows for runtime modules, and sizes that a config answers."""
+
+# The rules behind the words are those of vLLM's parallel layers, as vLLM Ascend uses them on 310P: docs/format.md.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ..checkpoint.config import ModelConfig
+
+VOCABULARY_PADDING: Final = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
+
+
+def padded(vocabulary: int) -> int:
+    """Rows of an embedding: the vocabulary, rounded up to whole paddings."""
+    return -(-vocabulary // VOCABULARY_PADDING) * VOCABULARY_PADDING
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number that a config answers. text: how a message says it, with {} for the number."""
+
+    text: str
+    of: Callable[[ModelConfig], int]
+
+
+HIDDEN: Final = Size("a hidden size of {}", lambda config: config.hidden_size)
+INNER: Final = Size("an intermediate size of {}", lambda config: config.intermediate_size)
+HEADS: Final = Size("{} attention heads", lambda config: config.heads)
+KV_HEADS: Final = Size("{} key-value heads", lambda config: config.kv_heads)
+HEAD_DIM: Final = Size("a head size of {}", lambda config: config.head_dim)
+QUERY_ROWS: Final = Size("{} query rows", lambda config: config.heads * config.head_dim)
+KEY_ROWS: Final = Size("{} key rows", lambda config: config.kv_heads * config.head_dim)
+VOCABULARY: Final = Size("a padded vocabulary of {}", lambda config: padded(config.vocabulary))
+
+Switch = Callable[[ModelConfig], bool]
+
+
+def never(config: ModelConfig) -> bool:
+    return False
+
+
+def always(config: ModelConfig) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of the checkpoint that is, or is joined into, a linear layer: its rows, and the units they are dealt in.
+
+    repeated: whether several ranks hold the same unit where there are more ranks than units (key-value heads).
+    """
+
+    name: str
+    rows: Size
+    dealt: Size
+    repeated: bool = False
+
+    def range(self, config: ModelConfig, rank: int, tp: int) -> tuple[int, int]:
+        """The rows [first, last) of a rank."""
+        shards = min(tp, self.dealt.of(config))
+        rows = self.rows.of(config) // shards
+        shard = rank * shards // tp
+        return shard * rows, (shard + 1) * rows
+
+
+def by_heads(name: str) -> Part:
+    """Queries: a rank takes its heads."""
+    return Part(name, QUERY_ROWS, HEADS)
+
+
+def by_kv_heads(name: str) -> Part:
+    """Keys or values: a rank takes its heads; with more ranks than heads, several take the same one."""
+    return Part(name, KEY_ROWS, KV_HEADS, repeated=True)
+
+
+def by_rows(name: str, rows: Size) -> Part:
+    """A matrix whose rows are dealt evenly."""
+    return Part(name, rows, rows)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer: parts joined along the rows, input size k, the axis that is cut, the units that k is dealt in.
+
+    Write it with `fused` or `columns`.
+    """
+
+    name: str
+    of: tuple[Part, ...]
+    k: Size
+    cut: Literal["rows", "columns"]
+    dealt: Size
+    bias: Switch = never
+
+    def member(self, part: Part) -> str:
+        """The checkpoint's name of a part, which stands beside the layer."""
+        parent, dot, _ = self.name.rpartition(".")
+        return f"{parent}{dot}{part.name}"
+
+
+def fused(name: str, of: tuple[Part, ...], k: Size, bias: Switch = never) -> Linear:
+    """Parts joined into one layer and cut along its rows (vLLM's QKV and merged column-parallel layers)."""
+    return Linear(name, of, k, "rows", k, bias)
+
+
+def columns(name: str, n: Size, k: Size, dealt: Size | None = None, bias: Switch = never) -> Linear:
+    """One matrix [n, k] cut along its columns; their results are summed over the ranks (vLLM's row-parallel layer)."""
+    leaf = name.rpartition(".")[2]
+    return Linear(name, (by_rows(leaf, n),), k, "columns", dealt or k, bias)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """An RMSNorm over `size` elements, whole on every rank."""
+
+    name: str
+    size: Size
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A table with a row per token of the vocabulary, cut along the padded rows.
+
+    With tied embeddings vLLM saves shared memory once, under the name that sorts first: a table that is
+    `dropped_if_tied` is then not there, and one with `tied_to` has that module's rows.
+    """
+
+    name: str
+    dropped_if_tied: bool = False
+    tied_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Scalars that vLLM registers as buffers and the loader insists on: float32 1.0, without a source."""
+
+    name: str
+    leaves: tuple[str, ...]
+
+
+Row = Linear | Norm | Embedding | Constant
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
+
+    name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added.
+    """
+
+    name: str
+    before: tuple[Row, ...]
+    layer: tuple[Row, ...]
+    behind: tuple[Row, ...]
+    layers: str = "model.layers"
+
+    def rows(self, config: ModelConfig) -> Iterator[tuple[Row, str, int]]:
+        """Every row of a model in the order of the forward pass, with the prefix of its name and its layer, or -1."""
+        yield from ((row, "", -1) for row in self.before if not _dropped(row, config))
+        for number in range(config.layers):
+            yield from ((row, f"{self.layers}.{number}.", number) for row in self.layer)
+        yield from ((row, "", -1) for row in self.behind if not _dropped(row, config))
+
+    @property
+    def linear_names(self) -> tuple[str, ...]:
+        """Names of the linear layers in a decoder layer, parts before the layer they are joined into."""
+        names = []
+        for row in self.layer:
+            if isinstance(row, Linear):
+                names += [*(row.member(part) for part in row.of), row.name]
+        return tuple(dict.fromkeys(names))
+
+
+def _dropped(row: Row, config: ModelConfig) -> bool:
+    return isinstance(row, Embedding) and row.dropped_if_tied and config.tied
