@@ -22,7 +22,7 @@ def _registered() -> dict[str, Architecture]:
     """Every file in architectures/ but those that begin with an underscore."""
     folder = Path(__file__).parent / "architectures"
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    tables = (import_module(f"{__name__}.architectures.{name}").ARCHITECTURE for name in names)
+    tables = (import_module(f"{__package__}.architectures.{name}").ARCHITECTURE for name in names)
     return {table.name: table for table in tables}
 
 

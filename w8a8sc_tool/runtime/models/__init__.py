@@ -23,4 +23,4 @@ def check_model(architecture: str) -> None:
 def model_class(architecture: str) -> Any:
     """The class of an architecture's model; loads torch."""
     check_model(architecture)
-    return import_module(f"{__name__}.{MODELS[architecture]}").Model
+    return import_module(f"{__package__}.{MODELS[architecture]}").Model
