@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Final
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
+from . import architectures
 from .expand import Context, expand, indivisible
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .targets import DEFAULT_TARGET, TARGETS, Target
@@ -20,9 +21,8 @@ _LARGEST_TP: Final = 64  # sizes that are tried when a message lists those that 
 
 def _registered() -> dict[str, Architecture]:
     """Every file in architectures/ but those that begin with an underscore."""
-    folder = Path(__file__).parent / "architectures"
-    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    tables = (import_module(f"{__package__}.architectures.{name}").ARCHITECTURE for name in names)
+    names = sorted(name for _, name, _ in pkgutil.iter_modules(architectures.__path__) if not name.startswith("_"))
+    tables = (import_module(f"{architectures.__name__}.{name}").ARCHITECTURE for name in names)
     return {table.name: table for table in tables}
 
 
