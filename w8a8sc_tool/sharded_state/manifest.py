@@ -127,7 +127,7 @@ def parse(data: bytes, where: str) -> Manifest:
                 f"manifest format {version} is not supported", where, f"this version reads format {FORMAT_VERSION}"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # a ValueError from msgspec 0.21 on only
         raise InputError(f"not a manifest ({str(error)[:200]})", where, remedy) from None
     try:
         canonical = manifest.to_bytes()
