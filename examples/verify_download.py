@@ -3,8 +3,8 @@
 
     python examples/verify_download.py DIRECTORY [--digest blake3:...]
 
---digest: what its maker published. A manifest's hashes show damage; only a digest from elsewhere shows that nobody replaced
-the files and the manifest together. Exit code 0: all is well; 1: it is not; 3: this is no such directory.
+--digest: what its maker published. A manifest's hashes show damage; only a digest from elsewhere shows that nobody
+replaced the files and the manifest together. Exit code 0: all is well; 1: it is not; 3: this is no such directory.
 """
 
 from __future__ import annotations

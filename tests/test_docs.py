@@ -1,0 +1,74 @@
+"""The documents: all are in the index, what they point at exists, and the commands they show can be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from w8a8sc_tool.cli.main import group
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")])
+SOURCES = [path for folder in ("w8a8sc_tool", "tests", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")]
+
+
+def test_the_index_has_every_document() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for path in (ROOT / "docs").iterdir():
+        assert path.name == "README.md" or f"]({path.name})" in index, f"docs/README.md does not list {path.name}"
+
+
+def test_links_lead_somewhere() -> None:
+    links = [(page, target) for page in PAGES for target in re.findall(r"\]\(([^)#]+)", page.read_text())]
+    assert links and not [
+        f"{page}: {target}" for page, target in links if "://" not in target and not (page.parent / target).exists()
+    ]
+
+
+# Files that documents and comments name by their path in the repository.
+PATH = re.compile(r"(?<![\w/.])(?:docs|examples|scripts|configs|tests|w8a8sc_tool|\.ci|\.github)/[\w./-]*\w")
+
+
+def test_files_that_are_named_exist() -> None:
+    missing = []
+    for page in (*PAGES, *SOURCES):
+        text = page.read_text()
+        if page.suffix == ".py":  # comments and docstrings; code may name files of its own
+            text = "\n".join(re.findall(r'#.*|"""(?:.|\n)*?"""', text))
+        names = PATH.findall(text)
+        missing += [
+            f"{page}: {name}" for name in names if not any((ROOT / (name + end)).exists() for end in ("", ".py"))
+        ]
+    assert not missing
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """What the page shows as command lines: in blocks and in spans of code."""
+    text = page.read_text().replace("\\\n", " ")
+    fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (line for block in fenced for line in block.splitlines())
+    yield from re.findall(r"`([^`\n]+)`", text)
+
+
+def test_commands_that_are_shown_can_be_typed() -> None:
+    """Each has a name and options that the command line knows."""
+    shown = 0
+    for page in PAGES:
+        for line in command_lines(page):
+            words = shlex.split(line.partition(" | ")[0], comments=True) if line.count("'") % 2 == 0 else line.split()
+            starts = [at for at, word in enumerate(words[:4]) if word == "w8a8sc" or word.endswith("/w8a8sc")]
+            if not starts or len(words) == starts[0] + 1:
+                continue
+            name, *rest = words[starts[0] + 1 :]
+            if not re.fullmatch(r"[a-z-]+", name) or name.startswith("-"):
+                continue
+            assert name in group.commands, f"{page}: {line}"
+            known = {option for parameter in group.commands[name].params for option in parameter.opts}
+            for word in rest[: rest.index("--") if "--" in rest else None]:
+                if word.startswith("-") and word != "-":
+                    assert re.split(r"[|\]=]", word)[0] in known | {"--help"}, f"{page}: {line}"
+            shown += 1
+    assert shown > 40
