@@ -207,7 +207,7 @@ def test_wrong_paths(tmp_path: Path, tiny: Path) -> None:
     for path, message in (
         (tmp_path / "missing", "no such folder"),
         (tmp_path, "no model-rank"),
-        (tiny, "no model-rank"),
+        (tiny, "a checkpoint, not a sharded_state directory"),
     ):
         with pytest.raises(InputError, match=message):
             check(path)

@@ -49,7 +49,7 @@ def test_one_file(tiny: Path) -> None:
     checkpoint = open_checkpoint(tiny)
     assert checkpoint.config.layers == 2
     assert set(checkpoint.description.types) == set(checkpoint.tensors)
-    assert {path.name for path in checkpoint.side_files} == {
+    assert {file.name for file in checkpoint.side_files} == {
         "generation_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -136,7 +136,7 @@ def test_an_index_that_points_elsewhere(tiny_copy: Path, name: object) -> None:
 def test_missing_part(tiny_copy: Path) -> None:
     split(tiny_copy)
     (tiny_copy / "quant_model_weight_w8a8s-00002-of-00002.safetensors").unlink()
-    refused(tiny_copy, "00002-of-00002", "no such file")
+    refused(tiny_copy, "names a file that is not here", "00002-of-00002", "copy what is missing")
 
 
 def test_same_tensor_in_two_files_without_an_index(tiny_copy: Path) -> None:

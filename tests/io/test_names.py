@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.io.names import given_name
+from w8a8sc_tool.io.names import given_name, is_inside
 
 COMMIT = ("0123456789abcdef" * 3)[:40]
 
@@ -46,3 +46,16 @@ def test_dots(pwd: str, snapshot: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert given_name(Path("..")) == "snapshots"
     assert given_name(Path(f"../{COMMIT}")) == "Toy-8B-w8a8s-310"
     assert given_name(Path("./inner/.")) == "inner"
+
+
+@pytest.mark.parametrize("name", ["a", "a b.json", "...", "\u4e2d/x", "a/b"])
+def test_names_inside(name: str) -> None:
+    assert is_inside(name, 2)
+    assert is_inside(name) == ("/" not in name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/a", "a/", "a//b", ".", "..", "../a", "a/..", "./a", "a/.", "a/b/c", "a\0", "\ud800"]
+)
+def test_names_elsewhere(name: str) -> None:
+    assert not is_inside(name, 2)

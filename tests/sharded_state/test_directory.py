@@ -94,8 +94,8 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
 def test_side_files_are_copied_with_their_hash(tmp_path: Path) -> None:
     (tmp_path / "source.json").write_bytes(b"abc" * 1000)
     with SealedDirectory(tmp_path / "y", overwrite=False) as directory:
-        directory.copy_file(tmp_path / "source.json")
+        directory.copy_file(tmp_path / "source.json", "source.json")
         (entry,) = directory.side_files
         assert (entry.file, entry.size) == ("source.json", 3000)
         with pytest.raises(InputError, match="no such file"):
-            directory.copy_file(tmp_path / "missing.json")
+            directory.copy_file(tmp_path / "missing.json", "missing.json")

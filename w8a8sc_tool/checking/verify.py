@@ -13,8 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..checkpoint import Checkpoint, Description, ModelConfig
+from ..checkpoint.beside import is_hidden, is_pointer_file
 from ..errors import AccessError, InputError
-from ..io import hashing, reading
+from ..io import hashing, lfs, reading
 from ..layouts import (
     ARCHITECTURES,
     COMPRESSED,
@@ -29,6 +30,7 @@ from ..layouts import (
 from ..planning import Options, Plan, make_plan, side_files
 from ..sharded_state import Manifest, ShardedState
 from ..sharded_state import manifest as manifest_file
+from ..sharded_state.directory import contents
 from ..workers.machine import default_processes
 from ..workers.pool import Pool
 from ..workers.progress import Progress, Silent
@@ -151,10 +153,12 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Plac
 def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -> Iterator[Finding]:
     """The directory's files against its manifest: names, sizes, headers, and side files whole."""
     sizes = {r.file: r.size for r in manifest.ranks} | {f.file: f.size for f in manifest.files}
-    present = {path.name: path for path in reading.entries(state.path)}
+    present = contents(state.path)
     for name in sorted(set(sizes) - set(present)):
         yield Finding("the file is missing", str(state.path / name))
     for name in sorted(set(present) - set(sizes) - {manifest_file.NAME}):
+        if is_hidden(name.partition("/")[0]):  # downloads leave such, and vLLM does not see them
+            continue
         yield Finding("the file does not belong to the sealed directory", str(present[name]))
     opened = {file.path.name: file for files in state.ranks.values() for file in files}
     for rank in manifest.ranks:
@@ -174,6 +178,8 @@ def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -
         there = reading.link_status(path)
         if there is None or not stat.S_ISREG(there.st_mode):
             yield Finding("not a regular file", str(path))
+        elif there.st_size != entry.size and is_pointer_file(path):
+            yield Finding(lfs.WHAT, str(path))
         elif there.st_size != entry.size:
             yield Finding(f"the file has {there.st_size} bytes, the manifest lists {entry.size}", str(path))
         elif hash_files and hashing.of_file(path) != (entry.size, entry.hash):

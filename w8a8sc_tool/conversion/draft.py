@@ -210,8 +210,8 @@ class Making:
         description = side_files.description_json(checkpoint.description, self.plan.used, compressed)
         self.sealed.write_file("quant_model_description.json", description)
         self.sealed.write_file("config.json", side_files.config_json(checkpoint))
-        for path in checkpoint.side_files:
-            self.sealed.copy_file(path)
+        for side in checkpoint.side_files:
+            self.sealed.copy_file(side.path, side.name)
         manifest = Manifest(
             format_version=manifest_file.FORMAT_VERSION,
             tool="w8a8sc",

@@ -21,7 +21,7 @@ def identity(checkpoint: Checkpoint, hashes: Mapping[str, str]) -> str:
         "tensors": [[t.name, t.dtype, t.shape, hashes[t.name]] for _, t in sorted(checkpoint.tensors.items())],
         "config": checkpoint.config.content,
         "description": checkpoint.description.content,
-        "files": [[path.name, *hashing.of_file(path)] for path in checkpoint.side_files],
+        "files": [[file.name, *hashing.of_file(file.path)] for file in checkpoint.side_files],
     }
     return hashing.of_bytes(json.dumps(content, sort_keys=True).encode())
 

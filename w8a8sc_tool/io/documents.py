@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
-from . import reading
+from . import lfs, reading
 
 
 def read_small(path: Path, largest: int) -> bytes:
     """A file that must fit in memory, which a device, a pipe or a sparse giant does not."""
-    return reading.whole(path, largest)
+    data = reading.whole(path, largest)
+    lfs.refuse_pointer(data, str(path))
+    return data
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

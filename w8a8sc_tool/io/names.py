@@ -29,3 +29,16 @@ def _working_folder() -> Path:
     if told.is_absolute() and ".." not in told.parts and reading.is_same(told, Path()):
         return told
     return reading.absolute(Path())
+
+
+def is_inside(name: str, levels: int = 1) -> bool:
+    """Whether a name read from a file means a file in a folder itself, or at most so many levels down.
+
+    True for relative, normalized names alone, with / between levels: no `..`, no `.`, nothing empty.
+    """
+    parts = name.split("/")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:  # no file has such a name
+        return False
+    return len(parts) <= levels and b"\0" not in encoded and not {"", ".", ".."} & set(parts)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from . import reading
+from . import lfs, reading
 from .documents import parse_json
 from .files import as_bytes
 
@@ -113,9 +113,10 @@ class TensorFile:
         where = str(self.path)
         if self.size < _LENGTH.size:
             raise InputError(f"{self.size} bytes are too few for a safetensors file", where, "copy it again")
-        start = np.empty(_LENGTH.size, np.uint8)
+        start = np.empty(min(self.size, lfs.LARGEST), np.uint8)
         self.read_into(0, start)
-        (length,) = _LENGTH.unpack(start.tobytes())
+        lfs.refuse_pointer(start.tobytes(), where)
+        (length,) = _LENGTH.unpack_from(start.tobytes())
         if length > min(LARGEST_HEADER, self.size - _LENGTH.size):
             raise InputError(
                 f"the header claims {length} bytes, the file has {self.size}",

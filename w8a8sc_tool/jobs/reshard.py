@@ -134,8 +134,8 @@ def to_checkpoint(
             description = side_files.description_json(source.checkpoint.description, source.checkpoint.tensors)
             sealed.write_file(_DESCRIPTION, description)
             sealed.write_file("config.json", side_files.config_json(source.checkpoint))
-            for path in source.checkpoint.side_files:
-                sealed.copy_file(path)
+            for file in source.checkpoint.side_files:
+                sealed.copy_file(file.path, file.name)
             _open_again(sealed.partial, source)
             sealed.publish()
     return target

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import AssembledTensor, Checkpoint, Description, ModelConfig, SourceTensor
-from ..checkpoint.checkpoint import side_files_of
+from ..checkpoint.beside import named_files, side_files_of
 from ..codec import CodecError, EncodedTiles, MatrixDecoder, Tiling
 from ..codec.tables import TILE_ROWS
 from ..errors import InputError, WorkError
@@ -24,7 +24,6 @@ from ..io import hashing, reading
 from ..io.files import as_bytes
 from ..io.safetensors import DTYPES, TensorInfo
 from ..layouts import UNCOMPRESSED, Module, Slice
-from ..sharded_state import manifest as manifest_file
 from ..sharded_state.reader import ShardedState
 
 _KEPT: Final = "ranks"
@@ -235,9 +234,11 @@ def open_source(
     tensors: dict[str, SourceTensor] = {
         name: _tensor(name, str(state.path), dtypes[name], shapes[name], parts[name]) for name in parts
     }
-    files, warnings = side_files_of(state.path, (manifest_file.NAME,))
+    named, notes = named_files(state.path, description)
+    ranks = {file.path.name for files in state.ranks.values() for file in files}
+    side_files, warnings = side_files_of(state.path, named, ranks)
     identity = state.manifest.source if state.manifest is not None else None
-    return Checkpoint(state.path, config, restored(description), tensors, files, warnings, identity)
+    return Checkpoint(state.path, config, restored(description), tensors, side_files, [*notes, *warnings], identity)
 
 
 def _part(piece: Slice, row: int, name: str, module: Module, stored: Mapping[str, Stored]) -> Part:

@@ -74,9 +74,11 @@ class SealedDirectory:
         files.write_file(self.partial / name, data)
         self._side_files.append(FileEntry(name, len(data), hashing.of_bytes(data)))
 
-    def copy_file(self, source: Path) -> None:
-        """Copy and sync a side file; its hash is that of the bytes written."""
-        target = self.partial / source.name
+    def copy_file(self, source: Path, name: str) -> None:
+        """Copy and sync a side file; its hash is that of the bytes written. name: its own, or FOLDER/ITS_OWN."""
+        target = self.partial / name
+        if not reading.exists(target.parent):
+            files.make_folder(target.parent)
         fd = files.create(target)
         try:
             state, size = hashing.new(), 0
@@ -87,7 +89,9 @@ class SealedDirectory:
             files.sync(fd, target)
         finally:
             os.close(fd)
-        self._side_files.append(FileEntry(source.name, size, hashing.text(state)))
+        if target.parent != self.partial:
+            files.sync_folder(target.parent)
+        self._side_files.append(FileEntry(name, size, hashing.text(state)))
 
     @property
     def side_files(self) -> list[FileEntry]:
@@ -120,6 +124,15 @@ class SealedDirectory:
         files.sync_folder(self.target.parent)
         if reading.exists(self._replaced):
             files.remove(self._replaced)
+
+
+def contents(folder: Path) -> dict[str, Path]:
+    """Everything in a directory by its name, what is in a folder of it by FOLDER/NAME; links are not followed."""
+    found: dict[str, Path] = {}
+    for path in reading.entries(folder):
+        inner = reading.entries(path) if reading.is_folder(path) and not reading.is_link(path) else []
+        found |= {f"{path.name}/{item.name}": item for item in inner} or {path.name: path}
+    return found
 
 
 def _is_file_of(path: Path, size: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import InputError
-from ..io import hashing, reading
+from ..io import hashing, lfs, reading
 from ..io.folders import MANIFEST
 
 NAME: Final = MANIFEST
@@ -119,6 +119,7 @@ def load(folder: Path) -> Manifest | None:
 
 def parse(data: bytes, where: str) -> Manifest:
     """A manifest from its bytes; raises InputError unless they are the canonical form with the right digest."""
+    lfs.refuse_pointer(data, where)
     remedy = "it was edited or damaged after it was sealed; restore it or convert again"
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
