@@ -7,60 +7,83 @@ import statistics
 import numba
 import numpy as np
 
-from w8a8sc_tool.codec import dictionary as ranks
-from w8a8sc_tool.codec import encode as encoder
-from w8a8sc_tool.codec.memory import address_of
+from w8a8sc_tool.codec import encode_vectors as coder
+from w8a8sc_tool.codec.dictionary import rank_bytes
+from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
+from w8a8sc_tool.codec.memory import address_of, load64
+from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE
 from w8a8sc_tool.codec.tables import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
-from w8a8sc_tool.codec.tiling import deal_tile, xor_bytes
+from w8a8sc_tool.codec.tiling import deal_tile
+from w8a8sc_tool.codec.vectors import U64x4, lane, splat
 
 from . import measure, weights
 
-STEPS = ("deal to engines (ND to NZ)", "count", "rank", "fill tables", "string of codes", "cut packets", "header")
-ROWS = 2048
-
-_SHARE = TILE_BYTES // 4
+STEPS = (
+    "deal to engines (ND to NZ)",
+    "symbols",
+    "count",
+    "rank",
+    "tables",
+    "look up",
+    "far bytes",
+    "merge and cut",
+    "headers and ends",
+)
+ROWS = 1024
 
 
 @numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
 def _encode(steps, source, stride, n, k, target, scratch):  # type: ignore[no-untyped-def]
-    """The first so many steps for every tile of a matrix [n, k] of whole tiles; as `encode_tiles` does them."""
-    counts = np.empty((8, 256), np.int32)
-    dictionary = np.arange(36).astype(np.uint8)
-    codes = np.empty(encoder.CODES, np.uint64)
-    units = np.empty(encoder.CODES, np.uint8)
-    string = scratch + 4 * encoder.SHARE_STRIDE
-    starts = string + encoder._STRING_BYTES
-    done = 0
+    """The first so many steps for every tile of a matrix [n, k] of whole tiles; as `encode_tiles` does them, but that
+    nothing is fetched ahead."""
+    dictionary = np.zeros(36, np.uint8)
+    totals = np.empty(256, np.int64)
+    codes = np.empty(CODES, np.uint64)
+    units = np.empty(CODES, np.uint8)
+    done = np.int64(0)
     for top in range(0, n, TILE_ROWS):
         for left in range(0, k, TILE_COLUMNS):
             corner = source + top * stride + left
-            deal_tile(corner, stride, n - top, k - left, 8, 8, scratch, encoder.SHARE_STRIDE)
-            if steps > 1:
-                counts[:] = 0
-                for engine in range(4):
-                    ranks.count_bytes(scratch + engine * encoder.SHARE_STRIDE, _SHARE, counts)
+            deal_tile(corner, stride, n - top, k - left, 8, 8, scratch, SHARE_STRIDE)
+            common = np.int64(dictionary[0])
+            if steps > 1 and not coder.find_symbols(scratch, SHARE_BYTES, common):
+                return np.int64(-1)
             if steps > 2:
-                ranks.rank_bytes(counts, 36, dictionary)
+                coder.count_symbols(scratch, SHARE_BYTES, common, totals)
             if steps > 3:
-                encoder._fill_tables(dictionary, 36, encoder._LOW_CODES, encoder._LOW_UNITS, 1, codes, units)
-            for engine in range(4):
-                share = scratch + engine * encoder.SHARE_STRIDE
-                if steps > 4:
-                    common = np.int64(dictionary[0])
-                    total = encoder._string_of_codes(share, _SHARE, common, codes, units, string, starts)
-                    done += total
-                if steps > 5:
-                    done += encoder._cut_packets(string, starts, total, _SHARE, target, engine)
-                if steps > 6:
-                    encoder._write_header(target, engine, _SHARE, False, dictionary, xor_bytes(share, _SHARE))
+                rank_bytes(totals, 36, dictionary)
+            if steps > 8:
+                done += coder.code_symbols(scratch, SHARE_BYTES, dictionary, codes, units, target, 0, 0, 0)
+            elif steps > 4:
+                coder.fill_symbol_tables(scratch, dictionary, codes, units)
+                done += _code_chunks(steps, scratch, target)
     return done
+
+
+@numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+def _code_chunks(steps, scratch, target):  # type: ignore[no-untyped-def]
+    """The steps that go chunk by chunk, as `code_symbols` does them."""
+    packet = used = splat(U64x4, 0)
+    places = splat(U64x4, 40)
+    far = np.empty(4, np.int64)
+    for engine in range(4):
+        far[engine] = np.int64(load64(scratch + coder._SEGMENTS_AT + 8 * engine))
+    for begin in range(0, SHARE_BYTES, coder._CHUNK):
+        for engine in range(4):
+            if steps > 5:
+                coder.look_up(scratch, engine, begin, coder._CHUNK)
+            if steps > 6:
+                far[engine] = coder.put_far(scratch, engine, begin, begin + coder._CHUNK, far[engine])
+        if steps > 7:
+            packet, used, places = coder.merge_and_cut(scratch, coder._CHUNK, packet, used, places, target)
+    return np.int64(lane(places, 0))
 
 
 def run(rounds: int) -> dict[str, float]:
     """Nanoseconds per byte that each step adds, medians; prints them as a table."""
     weight = weights.recipe(ROWS)
-    target = np.empty(TILE_BYTES + encoder.TARGET_SLACK, np.uint8)
-    scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
+    target = np.empty(TILE_BYTES + TARGET_SLACK, np.uint8)
+    scratch = np.empty(SCRATCH_BYTES, np.uint8)
     place = (address_of(weight), weight.strides[0], *weight.shape, address_of(target), address_of(scratch))
     tasks = {name: lambda steps=number + 1: _encode(steps, *place) for number, name in enumerate(STEPS)}
     times = measure.in_turns(rounds, **tasks)

@@ -98,14 +98,20 @@ def _heap_sort(pairs, first, last):
 
 
 @part
-def rank_bytes(counts, size, dictionary):
-    """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; counts: int32 [8, 256], summed over axis 0."""
+def sum_counts(counts, totals):
+    """How often each byte was counted by `count_bytes`: totals (int64 [256]) from counts (int32 [8, 256])."""
+    totals[:] = 0
+    for table in range(8):
+        for value in range(256):
+            totals[value] += counts[table, value]
+
+
+@part
+def rank_bytes(totals, size, dictionary):
+    """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; totals: int64 [256], how often each occurs."""
     pairs = np.empty(256, np.int64)
     for value in range(256):
-        total = np.int64(0)
-        for table in range(8):
-            total += counts[table, value]
-        pairs[value] = total * 256 + value
+        pairs[value] = totals[value] * 256 + value
     # Parts still to be split: at most one per level of recursion, and the depth is limited to 16.
     waiting = np.empty((20, 3), np.int64)
     waiting[0] = (0, 256, 16)

@@ -19,6 +19,8 @@ if sys.byteorder != "little":  # pragma: no cover
     raise ImportError("the codec needs a little-endian machine")
 
 _U64 = ir.IntType(64)
+_U32 = ir.IntType(32)
+_U16 = ir.IntType(16)
 _U8 = ir.IntType(8)
 
 
@@ -45,6 +47,28 @@ def load8(typing_context: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load32(typing_context: Any, address: Any) -> Any:
+    """The 4 bytes at `address` (int64) as an int64, 0 to 2**32 - 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U32.as_pointer())
+        return builder.zext(builder.load(pointer, align=1), _U64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def load16(typing_context: Any, address: Any) -> Any:
+    """The 2 bytes at `address` (int64) as an int64, 0 to 2**16 - 1."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U16.as_pointer())
+        return builder.zext(builder.load(pointer, align=1), _U64)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def store64(typing_context: Any, address: Any, value: Any) -> Any:
     """Write `value` (uint64) to the 8 bytes at `address` (int64)."""
 
@@ -63,6 +87,30 @@ def store8(typing_context: Any, address: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], _U8.as_pointer())
         builder.store(builder.trunc(arguments[1], _U8), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def store32(typing_context: Any, address: Any, value: Any) -> Any:
+    """Write the low 32 bits of `value` (int64) to the 4 bytes at `address` (int64)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U32.as_pointer())
+        builder.store(builder.trunc(arguments[1], _U32), pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def store16(typing_context: Any, address: Any, value: Any) -> Any:
+    """Write the low 16 bits of `value` (int64) to the 2 bytes at `address` (int64)."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _U16.as_pointer())
+        builder.store(builder.trunc(arguments[1], _U16), pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 _U1: Final = ir.IntType(1)
@@ -42,6 +43,7 @@ class _VectorModel(models.PrimitiveModel):
 
 U8x64: Final = VectorType(8, 64)
 U16x32: Final = VectorType(16, 32)
+U32x32: Final = VectorType(32, 32)
 U64x4: Final = VectorType(64, 4)
 U64x8: Final = VectorType(64, 8)
 
@@ -111,6 +113,31 @@ def lane(typing_context: Any, vector: Any, number: Any) -> Any:
         return value if vector.bits == 64 else builder.zext(value, _U64)
 
     return types.uint64(vector, types.int64), generate
+
+
+@intrinsic
+def lane_numbers(typing_context: Any, vector: Any) -> Any:
+    """A vector of this type whose lanes hold their own numbers: 0, 1, 2, ..."""
+    result = vector.instance_type
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(result.llvm(), list(range(result.lanes)))
+
+    return result(vector), generate
+
+
+@intrinsic
+def sum_of_lanes(typing_context: Any, vector: Any) -> Any:
+    """The sum of a vector's lanes, modulo 2 to the power of a lane's bits, as a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result = ir.IntType(vector.bits)
+        name = f"llvm.vector.reduce.add.v{vector.lanes}i{vector.bits}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [vector.llvm()]), name)
+        value = builder.call(function, arguments)
+        return value if vector.bits == 64 else builder.zext(value, _U64)
+
+    return types.uint64(vector), generate
 
 
 @intrinsic
