@@ -32,7 +32,7 @@ FLOORS = (
 # What needs torch lives in these rooms; their callers use some files that do without.
 WITHOUT_TORCH = {
     "runtime": {"__init__", "directory", "sampling"},
-    "vllm": {"__init__", "installed", "options", "registration", "shard"},
+    "vllm": {"index", "installed", "options", "registration", "shard"},
 }
 
 

@@ -5,6 +5,7 @@ vLLM calls `register` in each of its processes (entry point group vllm.general_p
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import Final
 
@@ -16,9 +17,9 @@ def register() -> None:
 
     Never raises: vLLM would end with it, for every model. Loads neither numba nor, before vLLM does, torch.
     """
-    try:
-        from .registration import register_load_format
-
-        register_load_format()
-    except Exception as error:
-        logging.getLogger("vllm").warning("w8a8sc: not available in this vLLM (%s: %s)", type(error).__name__, error)
+    for function in ("register_load_format", "register_quantization"):
+        try:
+            getattr(importlib.import_module(f"{__name__}.registration"), function)()
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            logging.getLogger("vllm").warning("w8a8sc: %s failed, vLLM goes on without (%s)", function, problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import NAME
 
 
@@ -14,5 +16,31 @@ def register_load_format() -> None:
         from .loader import W8A8SCModelLoader
 
         model_loader.register_model_loader(NAME)(W8A8SCModelLoader)
-    elif not known.__module__.startswith(f"{__package__}."):
-        raise RuntimeError(f"the load format {NAME} is {known.__module__}'s: uninstall that package or this one")
+    else:
+        _refuse_other("load format", known)
+
+
+def register_quantization() -> None:
+    """The quantization method, on vLLM's CPU platform alone: on an NPU the method is vLLM Ascend's.
+
+    Raises RuntimeError if another package has taken its name.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.model_executor.layers import quantization
+
+    if NAME in quantization.QUANTIZATION_METHODS:
+        _refuse_other("quantization method", quantization.get_quantization_config(NAME))
+        return
+    from .cpu.config import W8A8SCConfig
+    from .cpu.norm import replace_norms
+
+    replace_norms()
+    quantization.register_quantization_config(NAME)(W8A8SCConfig)
+
+
+def _refuse_other(role: str, known: type[Any]) -> None:
+    if not known.__module__.startswith(f"{__package__}."):
+        raise RuntimeError(f"the {role} {NAME} is {known.__module__}'s: uninstall that package or this one")

@@ -18,6 +18,7 @@ from ..io import hashing, reading
 from ..io.documents import parse_json
 from ..io.safetensors import TensorFile, TensorInfo
 from ..sharded_state import ShardedState
+from .index import payload_end
 
 PIECE: Final = 16 << 20  # bytes of host memory that tensors pass through
 
@@ -26,8 +27,6 @@ _LARGEST_CONFIG: Final = 16 << 20  # bytes
 _DESCRIPTION: Final = "quant_model_description.json"
 _REMEDY: Final = "copy the directory again; w8a8sc verify tells more"
 _MOST_PROBLEMS: Final = 4  # in one line
-_LENGTH_BITS: Final = 0x1FF  # of an index entry: the payload's length; its offset is the high half (docs/format.md)
-_PAYLOAD_UNIT: Final = 128  # bytes
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,7 @@ class Shard:
         info = self._read(f"{layer}.info")
         if info.tolist() != [8, 8, *want.matrix, 1]:
             return f"{layer}.info is {info.tolist()}, [8, 8, {want.matrix[0]}, {want.matrix[1]}, 1] is wanted"
-        entries = self._read(f"{layer}.index").view("<u4").reshape(-1, 2).astype(np.int64)
-        end = int(((entries[:, 1] + (entries[:, 0] & _LENGTH_BITS)) * _PAYLOAD_UNIT).max(initial=0))
+        end = payload_end(self._read(f"{layer}.index"))
         length = self.tensors[name][1].nbytes
         return f"{layer}.index points to byte {end}, its weight has {length}" if end > length else None
 
