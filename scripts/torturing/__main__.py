@@ -12,7 +12,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for what is in tests
 
-from . import crashes, faults, flips, hostile, kills, mutations, parsers
+from . import access, crashes, faults, flips, hostile, kills, mutations, parsers
 from .stage import Part, Stage
 
 # Rounds of a whole run and of a short one.
@@ -20,6 +20,7 @@ PARTS: dict[str, tuple[Callable[[Stage, int, float | None, int], Part], int, int
     "kills": (kills.run, 320, 12),
     "crashes": (crashes.run, 250, 12),
     "faults": (faults.run, 1000, 12),
+    "access": (access.run, 1000, 25),
     "hostile": (hostile.run, 1000, 25),
     "flips": (flips.run, 21_000, 600),
     "parsers": (parsers.run, 1_100_000, 20_000),

@@ -7,13 +7,12 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from tests import hostile as inputs
 
-from .stage import INJECT, Part, Stage, digests
+from .stage import COMMAND, INJECT, PACKAGES, Part, Stage, digests
 
 LARGEST_MEMORY = 512 << 20
 LONGEST = 20.0  # seconds, the start of the interpreter and of worker processes included
@@ -82,8 +81,8 @@ def _measured(arguments: list[str], stage: Stage) -> tuple[int, str, float, int]
     started = time.monotonic()
     with log.open("wb") as printed:
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "w8a8sc"), *arguments],
-            env=os.environ | {"PYTHONPATH": str(INJECT)},
+            [*COMMAND, *arguments],
+            env=os.environ | {"PYTHONPATH": f"{INJECT}:{PACKAGES}"},
             stdout=printed,
             stderr=printed,
             stdin=subprocess.DEVNULL,

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import w8a8sc_tool
 from w8a8sc_tool.synthesis import synthesize as synthesizer
 
 INJECT = Path(__file__).parent / "inject"
+PACKAGES = Path(w8a8sc_tool.__file__).parents[1]  # where the code under torture is
+COMMAND = (sys.executable, "-m", "w8a8sc_tool")
 SECONDS = 120.0  # what a run may take before it counts as hanging
 MARK = "W8A8SC_TORTURE_MARK"
 
@@ -83,10 +86,10 @@ class Stage:
     ) -> subprocess.Popen[str]:
         """Start the command line with faults injected."""
         environment = os.environ | {"TMPDIR": str(self.temporary), MARK: str(self.folder)}
-        environment["PYTHONPATH"] = str(INJECT)
+        environment["PYTHONPATH"] = f"{INJECT}:{PACKAGES}"
         if settings:
             environment["W8A8SC_TORTURE"] = json.dumps(settings)
-        command = [str(Path(sys.executable).parent / "w8a8sc"), *arguments]
+        command = [*COMMAND, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes, **named)
 
