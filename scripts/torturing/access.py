@@ -1,4 +1,4 @@
-"""Folders and files that may not be entered, listed or read: every command as another user, in every role they may have.
+"""Folders and files that may not be entered, listed or read: every command as another user, in every role of theirs.
 
 Root may do everything, so this part becomes another user; that takes root to begin with.
 """

@@ -12,6 +12,7 @@ from ..backends.msmodelslim.installed import Backend
 from ..checking.verify import verify
 from ..checkpoint import Checkpoint, SourceTensor
 from ..errors import InputError, WorkError
+from ..io.limits import noting
 from ..planning import Plan
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
 from ..workers.pool import Pool
@@ -62,6 +63,7 @@ class Conversion:
     def run(self) -> list[Manifest]:
         """Make what is missing, seal, check and put in place; returns the manifests."""
         with ExitStack() as stack:
+            stack.enter_context(noting(self._progress.note))
             for making in self._makings:
                 stack.enter_context(making.sealed)
                 stack.callback(making.close)

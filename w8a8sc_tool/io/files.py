@@ -7,6 +7,7 @@ from the order in which these are called.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import reading
+from . import limits, reading
 from .failures import work_failure
 
 T = TypeVar("T")
@@ -37,6 +38,28 @@ def _perform(action: str, path: Path, operation: Callable[[], T], *details: Any)
         return operation()
 
     return _attempt(action, path, watched)
+
+
+def _perform_if_offered(
+    action: str, path: Path, operation: Callable[[], None], refusals: frozenset[int], limit: str, *details: Any
+) -> bool:
+    """Perform what not every file system offers; False, with a note, where the refusal says that this one does not."""
+    refused: list[OSError] = []
+
+    def watched() -> None:
+        try:
+            if watcher is not None:
+                watcher(action, path, details)
+            operation()
+        except OSError as error:
+            if error.errno not in refusals:
+                raise
+            refused.append(error)
+
+    _attempt(action, path, watched)
+    for error in refused:
+        limits.left_out(limit, path, error)
+    return not refused
 
 
 def _attempt(action: str, path: Path | str, operation: Callable[[], T]) -> T:
@@ -85,8 +108,8 @@ def cut(fd: int, path: Path, size: int) -> None:
 
 
 def sync(fd: int, path: Path) -> None:
-    """Make a file's bytes durable."""
-    _perform("syncing", path, lambda: os.fsync(fd))
+    """Make a file's bytes durable, where the file system can."""
+    _perform_if_offered("syncing", path, lambda: os.fsync(fd), limits.NO_FILE_SYNC, limits.FILE_SYNC)
 
 
 def settle(fd: int, path: Path) -> None:
@@ -102,7 +125,7 @@ def settle(fd: int, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a folder durable, where the file system can."""
 
     def operation() -> None:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -111,11 +134,21 @@ def sync_folder(folder: Path) -> None:
         finally:
             os.close(fd)
 
-    _perform("syncing the folder", folder, operation)
+    _perform_if_offered("syncing the folder", folder, operation, limits.NO_FOLDER_SYNC, limits.FOLDER_SYNC)
 
 
 def rename(source: Path, target: Path) -> None:
     _perform("renaming", source, lambda: source.rename(target), target)
+
+
+def move_aside(folder: Path, aside: Path) -> None:
+    """Rename a folder that is about to be replaced; where the file system cannot, it is removed, with a note."""
+
+    def operation() -> None:
+        folder.rename(aside)
+
+    if not _perform_if_offered("renaming", folder, operation, limits.NO_MOVE, limits.MOVE, aside):
+        remove(folder)
 
 
 def remove(path: Path) -> None:
@@ -134,16 +167,19 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def lock(folder: Path) -> int | None:
-    """Lock a folder until the descriptor that is returned is closed, or its owner dies; None: somebody else has it."""
+def lock(folder: Path, *, surely: bool = False) -> int | None:
+    """Lock a folder until the descriptor that is returned is closed, or its owner dies; None: somebody else has it.
+
+    Where the file system has no locks, the descriptor is returned without one, and a note tells; surely: None then.
+    """
     fd = _perform("opening the folder", folder, lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:  # a file system without locks
-        return fd
+    except OSError as error:
+        if surely or error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(fd)
+            return None
+        limits.left_out(limits.LOCK, folder, error)
     return fd
 
 

@@ -21,6 +21,7 @@ from ..conversion.convert import Compressed, check_space, convert
 from ..errors import InputError, WorkError, refuse
 from ..io import files, reading
 from ..io.files import as_bytes
+from ..io.limits import noting
 from ..io.names import given_name
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
@@ -128,7 +129,7 @@ def to_checkpoint(
     with opened(directory, progress, None) as source:
         target = Path(output) / f"{source.name}-w8a8s-310"
         check_space(Path(output), source.checkpoint.nbytes)
-        with SealedDirectory(target, overwrite=overwrite) as sealed:
+        with noting(progress.note), SealedDirectory(target, overwrite=overwrite) as sealed:
             sealed.clear()
             _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
             description = side_files.description_json(source.checkpoint.description, source.checkpoint.tensors)

@@ -119,7 +119,7 @@ class SealedDirectory:
         """Rename the sealed directory into place; an old one is deleted only when that is durable."""
         files.sync_folder(self.partial)
         if self._overwrite and reading.exists(self.target):
-            files.rename(self.target, self._replaced)
+            files.move_aside(self.target, self._replaced)
         files.rename(self.partial, self.target)
         files.sync_folder(self.target.parent)
         if reading.exists(self._replaced):

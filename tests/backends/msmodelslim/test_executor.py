@@ -50,7 +50,7 @@ def test_files_hold_what_the_codec_makes(tmp_path: Path, kind: str, sparsity: st
         (["1", "2"], UsageError, "2 arguments, 11 are wanted"),
         (["x", "8", "1", "1", "1", "0", "0", "i", "o", "x", "y"], UsageError, "K1 x"),
         (["1", "8", "1", "1", "1", "7", "0", "i", "o", "x", "y"], UsageError, "TYPE 7"),
-        (["1", "8", "1", "1", "1", "0", "0", "/none", "o", "x", "y"], InputError, "cannot be read"),
+        (["1", "8", "1", "1", "1", "0", "0", "/none", "o", "x", "y"], InputError, "no such file"),
     ],
 )
 def test_mistakes(arguments: list[str], error: type[Exception], message: str) -> None:

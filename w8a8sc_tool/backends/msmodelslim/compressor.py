@@ -150,7 +150,7 @@ def temporary_folder() -> Iterator[Path]:
 
 def _remove_unless_locked(folder: Path) -> None:
     try:
-        held = files.lock(folder)
+        held = files.lock(folder, surely=True)
     except WorkError:
         return
     if held is not None:
