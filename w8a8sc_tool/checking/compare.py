@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..io.safetensors import TensorInfo
+from ..io.safetensors import StoredTensor, TensorInfo
 from ..sharded_state import ShardedState
 from ..workers.machine import default_processes
 from ..workers.pool import Pool
 from ..workers.progress import Progress, Silent
-from .findings import Place
+from ..workers.tasks import Task, run_all
 
-Tensors = dict[str, Place]
+Tensors = dict[str, StoredTensor]
 
 
 @dataclass
@@ -78,31 +78,23 @@ def _modules(state: ShardedState, rank: int) -> dict[str, Tensors]:
     for file in state.ranks.get(rank, []):
         for name, info in file.tensors.items():
             module, _, leaf = name.rpartition(".")
-            found.setdefault(module, {})[leaf] = Place(str(file.path), info)
+            found.setdefault(module, {})[leaf] = StoredTensor(str(file.path), info)
     return found
 
 
 def _run(
-    tasks: list[tuple[str, tuple[Tensors, Tensors]]], result: Comparison, processes: int, progress: Progress
+    pairs: list[tuple[str, tuple[Tensors, Tensors]]], result: Comparison, processes: int, progress: Progress
 ) -> None:
-    pending = deque(enumerate(tasks))
+    tasks = [Task(name, "compare", pair, _nbytes(pair)) for name, pair in pairs]
     answers: dict[int, Any] = {}
-    doing: dict[int, int] = {}
-    progress.begin("comparing", sum(map(_nbytes, (pair for _, pair in tasks))))
+    progress.begin("comparing", sum(task.nbytes for task in tasks))
     with Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer") as pool:
-        while pending or pool.busy:
-            for worker in pool.idle():
-                if pending:
-                    number, (name, pair) = pending.popleft()
-                    doing[worker] = number
-                    pool.call(worker, name, "compare", *pair)
-            for worker, answer in pool.wait():
-                number = doing.pop(worker)
-                answers[number] = answer
-                progress.advance(_nbytes(tasks[number][1]))
+        for number, answer in run_all(pool, tasks):
+            answers[number] = answer
+            progress.advance(tasks[number].nbytes)
     progress.end()
     counters: list[dict[str, Counter[str]]] = [{}, {}]
-    for number, (name, pair) in enumerate(tasks):
+    for number, (name, pair) in enumerate(pairs):
         differences, same_bytes, codings = answers[number]
         result.differences += [f"{name}: {difference}" for difference in differences]
         result.same_bytes = result.same_bytes and same_bytes

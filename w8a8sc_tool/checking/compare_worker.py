@@ -10,8 +10,7 @@ import numpy.typing as npt
 from ..codec import CodecError, Sparsity, decode_matrix
 from ..codec.coding import coding_of
 from ..errors import InputError
-from ..io.safetensors import TensorFile
-from .findings import Place
+from ..io.safetensors import StoredTensor, TensorFile
 
 _COMPRESSED = ("weight", "index", "info")
 
@@ -23,7 +22,7 @@ class Comparer:
         self._files: dict[str, TensorFile] = {}
 
     def compare(
-        self, first: dict[str, Place], second: dict[str, Place]
+        self, first: dict[str, StoredTensor], second: dict[str, StoredTensor]
     ) -> tuple[list[str], bool, list[dict[str, str] | None]]:
         """What differs in the model, whether all bytes are equal, and how each weight is coded (None: it is not)."""
         differences: list[str] = []
@@ -54,7 +53,7 @@ class Comparer:
             )
         return differences, same_bytes and not differences, codings
 
-    def _weight(self, tensors: dict[str, Place]) -> tuple[npt.NDArray[Any] | str | None, dict[str, str] | None]:
+    def _weight(self, tensors: dict[str, StoredTensor]) -> tuple[npt.NDArray[Any] | str | None, dict[str, str] | None]:
         """A module's weight, decoded if it is compressed (a sentence if it cannot be), and how it is coded."""
         if "weight" not in tensors:
             return None, None
@@ -72,10 +71,10 @@ class Comparer:
             decoded = decoded.view(np.float16)
         return decoded, {"scope": coding.scope, "ties": coding.ties, "filler": coding.filler}
 
-    def _equal(self, one: Place, other: Place) -> bool:
+    def _equal(self, one: StoredTensor, other: StoredTensor) -> bool:
         return one.info.nbytes == other.info.nbytes and self._read(one).tobytes() == self._read(other).tobytes()
 
-    def _read(self, place: Place) -> npt.NDArray[Any]:
+    def _read(self, place: StoredTensor) -> npt.NDArray[Any]:
         if place.path not in self._files:
             self._files[place.path] = TensorFile(place.path)
         file = self._files[place.path]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.beside import is_hidden, is_pointer_file
 from ..errors import AccessError, InputError
 from ..io import hashing, lfs, reading
+from ..io.safetensors import StoredTensor
 from ..layouts import (
     ARCHITECTURES,
     COMPRESSED,
@@ -34,7 +34,8 @@ from ..sharded_state.directory import contents
 from ..workers.machine import default_processes
 from ..workers.pool import Pool
 from ..workers.progress import Progress, Silent
-from .findings import Finding, Place
+from ..workers.tasks import Task, run_all
+from .findings import Finding
 
 _DESCRIPTION = "quant_model_description.json"
 
@@ -129,7 +130,7 @@ def _refused_by_library(state: ShardedState) -> Iterator[Finding]:
             yield Finding(f"the safetensors library refuses the file ({error})", str(file.path))
 
 
-def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Place]]:
+def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, StoredTensor]]:
     """The tensors of each rank by name, with the hashes they should have."""
     hashes: dict[tuple[str, str], str] = {}
     if state.manifest is not None:
@@ -138,14 +139,14 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Plac
         findings.append(Finding(f"there is no file of rank {rank}", str(state.path)))
     for rank in sorted(set(state.ranks) - set(range(state.tp))):
         findings.append(Finding(f"rank {rank} does not exist at tensor-parallel size {state.tp}", str(state.path)))
-    places: list[dict[str, Place]] = []
+    places: list[dict[str, StoredTensor]] = []
     for rank in range(state.tp):
-        found: dict[str, Place] = {}
+        found: dict[str, StoredTensor] = {}
         for file in state.ranks.get(rank, []):
             for name, info in file.tensors.items():
                 if name in found:
                     findings.append(Finding(f"{name} is in two parts", f"{found[name].path} and {file.path}"))
-                found[name] = Place(str(file.path), info, hashes.get((file.path.name, name)))
+                found[name] = StoredTensor(str(file.path), info, hashes.get((file.path.name, name)))
         places.append(found)
     return places
 
@@ -191,7 +192,7 @@ def _header_hash(file: Any) -> str:
 
 
 def _check_structure(
-    state: ShardedState, places: list[dict[str, Place]], findings: list[Finding]
+    state: ShardedState, places: list[dict[str, StoredTensor]], findings: list[Finding]
 ) -> Description | None:
     """Keys, dtypes and shapes of every rank against the layout of the model in config.json; the description."""
     try:
@@ -236,7 +237,7 @@ def is_compressed(module: Module, description: Description) -> bool:
 
 
 def _check_rank(
-    found: list[Module], description: Description, tensors: dict[str, Place], where: str
+    found: list[Module], description: Description, tensors: dict[str, StoredTensor], where: str
 ) -> Iterator[Finding]:
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
     weights: dict[str, int] = {}
@@ -264,19 +265,16 @@ def _check_rank(
             yield Finding(f"{name} is {info.dtype} {list(info.shape)}, not {dtype} {list(shape)}", where)
 
 
-_Task = tuple[str, int, str, tuple[Any, ...]]  # name for messages, bytes, method, arguments
-
-
-def _tensor_tasks(places: list[dict[str, Place]], *, decode: bool, canonical: bool) -> list[_Task]:
+def _tensor_tasks(places: list[dict[str, StoredTensor]], *, decode: bool, canonical: bool) -> list[Task]:
     """One task per module and rank: hash its tensors and decode its weight."""
-    tasks: list[_Task] = []
+    tasks: list[Task] = []
     for tensors in places:
-        by_module: dict[str, list[Place]] = {}
+        by_module: dict[str, list[StoredTensor]] = {}
         for name, place in tensors.items():
             by_module.setdefault(name.rpartition(".")[0], []).append(place)
         for module, group in by_module.items():
             size = sum(place.info.nbytes for place in group)
-            tasks.append((f"{module} in {group[0].path}", size, "check", (group, decode, canonical)))
+            tasks.append(Task(f"{module} in {group[0].path}", "check", (group, decode, canonical), size))
     return tasks
 
 
@@ -284,26 +282,26 @@ def _source_tasks(
     checkpoint: Checkpoint,
     state: ShardedState,
     description: Description | None,
-    places: list[dict[str, Place]],
+    places: list[dict[str, StoredTensor]],
     findings: list[Finding],
-) -> list[_Task]:
+) -> list[Task]:
     """One task per module: compare it on all ranks with what the source becomes."""
     if description is None or not state.tp:
         return []
     plan = make_plan(checkpoint, state.tp, Options(target=target_of(state)))
     findings += _compare_side_files(checkpoint, state, description, plan)
     return [
-        (
+        Task(
             planned.module.name,
-            planned.source_bytes,
             "compare",
             (planned, _of_module(places, planned.module), is_compressed(planned.module, description)),
+            planned.source_bytes,
         )
         for planned in plan.modules
     ]
 
 
-def _of_module(places: list[dict[str, Place]], module: Module) -> list[dict[str, Place]]:
+def _of_module(places: list[dict[str, StoredTensor]], module: Module) -> list[dict[str, StoredTensor]]:
     names = [output.name for output in module.outputs] + [f"{module.name}.index", f"{module.name}.info"]
     return [{name: tensors[name] for name in names if name in tensors} for tensors in places]
 
@@ -325,22 +323,13 @@ def _compare_side_files(
             yield Finding(f"{name} is described as {found}, in the source as {kind}", str(description.path))
 
 
-def _run(tasks: list[_Task], processes: int, progress: Progress) -> list[Finding]:
+def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]:
     """Carry out all tasks; the findings in the order of the tasks, whoever was faster."""
     findings: dict[int, list[Finding]] = {}
-    pending = deque(enumerate(tasks))
-    doing: dict[int, tuple[int, _Task]] = {}
-    progress.begin("verifying", sum(size for _, size, _, _ in tasks))
+    progress.begin("verifying", sum(task.nbytes for task in tasks))
     with Pool(processes, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
-        while pending or pool.busy:
-            for number in pool.idle():
-                if pending:
-                    order, task = pending.popleft()
-                    doing[number] = (order, task)
-                    pool.call(number, task[0], task[2], *task[3])
-            for number, result in pool.wait():
-                order, task = doing.pop(number)
-                findings[order] = result
-                progress.advance(task[1])
+        for number, result in run_all(pool, tasks):
+            findings[number] = result
+            progress.advance(tasks[number].nbytes)
     progress.end()
-    return [finding for order in sorted(findings) for finding in findings[order]]
+    return [finding for number in sorted(findings) for finding in findings[number]]

@@ -14,10 +14,10 @@ from ..codec import CodecError, DecodedBlock, MatrixDecoder, Sparsity
 from ..errors import InputError
 from ..io import hashing
 from ..io.files import as_bytes
-from ..io.safetensors import TensorFile
+from ..io.safetensors import StoredTensor, TensorFile
 from ..layouts import Output
 from ..planning import PlannedModule
-from .findings import Finding, Place
+from .findings import Finding
 
 _PIECE_BYTES = 8 << 20
 
@@ -29,7 +29,7 @@ class Verifier:
         self._files: dict[str, TensorFile] = {}
         self._reader = SourceReader()
 
-    def check(self, places: Sequence[Place], decode: bool, canonical: bool) -> list[Finding]:
+    def check(self, places: Sequence[StoredTensor], decode: bool, canonical: bool) -> list[Finding]:
         """Hash the tensors of one module on one rank, and decode its compressed weight if `decode`."""
         by_leaf = {place.info.name.rpartition(".")[2]: place for place in places}
         findings: list[Finding] = []
@@ -47,7 +47,9 @@ class Verifier:
             findings += _hash_finding(place, state)
         return findings
 
-    def _decode(self, weight: Place, index: Place, info: Place, sparsity: Sparsity, canonical: bool) -> list[Finding]:
+    def _decode(
+        self, weight: StoredTensor, index: StoredTensor, info: StoredTensor, sparsity: Sparsity, canonical: bool
+    ) -> list[Finding]:
         """Decode every tile of a compressed weight, hashing its bytes on the way."""
         where = f"{weight.path} ({weight.info.name})"
         findings: list[Finding] = []
@@ -67,7 +69,7 @@ class Verifier:
                 findings.append(Finding(str(problem), where))
         return findings + _hash_finding(weight, state)
 
-    def compare(self, planned: PlannedModule, ranks: list[dict[str, Place]], compressed: bool) -> list[Finding]:
+    def compare(self, planned: PlannedModule, ranks: list[dict[str, StoredTensor]], compressed: bool) -> list[Finding]:
         """Compare a module's tensors on all ranks with what the plan makes of the source.
 
         ranks: the tensors by name; compressed: whether the directory holds the weight compressed.
@@ -82,7 +84,7 @@ class Verifier:
         return findings
 
     def _compare_output(
-        self, output: Output, planned: PlannedModule, ranks: list[dict[str, Place]]
+        self, output: Output, planned: PlannedModule, ranks: list[dict[str, StoredTensor]]
     ) -> Iterator[Finding]:
         different: set[int] = set()
         for _, rank, position, values in blocks([output], planned.sources, self._reader):
@@ -99,7 +101,7 @@ class Verifier:
         for rank in sorted(different):
             yield _differs(ranks[rank][output.name])
 
-    def _compare_compressed(self, planned: PlannedModule, ranks: list[dict[str, Place]]) -> Iterator[Finding]:
+    def _compare_compressed(self, planned: PlannedModule, ranks: list[dict[str, StoredTensor]]) -> Iterator[Finding]:
         module = planned.module
         names = [f"{module.name}.{leaf}" for leaf in ("weight", "index", "info")]
         for group, slices in rank_groups(module.weight):
@@ -133,7 +135,7 @@ class Verifier:
                         yield finding
 
     def _compare_block(
-        self, decoder: MatrixDecoder, block: DecodedBlock, weight: Place, expected: npt.NDArray[np.int8]
+        self, decoder: MatrixDecoder, block: DecodedBlock, weight: StoredTensor, expected: npt.NDArray[np.int8]
     ) -> Finding | None:
         block = decoder.block(block.first_tile, block.last_tile)  # the same rows, at this rank's own bytes
         out = np.empty(expected.shape, np.int8)
@@ -144,7 +146,7 @@ class Verifier:
         return None if np.array_equal(out, expected) else _differs(weight)
 
     def _decoder(
-        self, weight: Place, index: Place, info: Place, sparsity: Sparsity
+        self, weight: StoredTensor, index: StoredTensor, info: StoredTensor, sparsity: Sparsity
     ) -> tuple[MatrixDecoder | None, str]:
         """A decoder for three tensors, or why there can be none."""
         try:
@@ -154,19 +156,19 @@ class Verifier:
         except CodecError as problem:
             return None, str(problem)
 
-    def _payload(self, weight: Place, block: DecodedBlock) -> npt.NDArray[np.int8]:
+    def _payload(self, weight: StoredTensor, block: DecodedBlock) -> npt.NDArray[np.int8]:
         payload = np.empty(block.last_byte - block.first_byte, np.int8)
         self._file(weight).read_into(weight.info.begin + block.first_byte, payload)
         return payload
 
-    def _pieces(self, place: Place) -> Iterator[npt.NDArray[Any]]:
+    def _pieces(self, place: StoredTensor) -> Iterator[npt.NDArray[Any]]:
         file = self._file(place)
         for begin in range(place.info.begin, place.info.end, _PIECE_BYTES):
             piece = np.empty(min(_PIECE_BYTES, place.info.end - begin), np.uint8)
             file.read_into(begin, piece)
             yield piece
 
-    def _file(self, place: Place) -> TensorFile:
+    def _file(self, place: StoredTensor) -> TensorFile:
         if place.path not in self._files:
             self._files[place.path] = TensorFile(place.path)
         file = self._files[place.path]
@@ -175,7 +177,7 @@ class Verifier:
         return file
 
 
-def _hash_finding(place: Place, state: Any) -> list[Finding]:
+def _hash_finding(place: StoredTensor, state: Any) -> list[Finding]:
     if place.hash is None or hashing.text(state) == place.hash:
         return []
     return [
@@ -183,5 +185,5 @@ def _hash_finding(place: Place, state: Any) -> list[Finding]:
     ]
 
 
-def _differs(place: Place) -> Finding:
+def _differs(place: StoredTensor) -> Finding:
     return Finding("it is not what the source checkpoint makes it", f"{place.path} ({place.info.name})")

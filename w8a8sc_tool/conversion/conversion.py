@@ -13,13 +13,15 @@ from ..checking.verify import verify
 from ..checkpoint import Checkpoint, SourceTensor
 from ..errors import InputError, WorkError
 from ..io.limits import noting
+from ..io.safetensors import StoredTensor
 from ..planning import Plan
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
 from ..workers.pool import Pool
 from ..workers.progress import Progress
+from ..workers.tasks import Task, run_all
 from .draft import CODEC_VERSION, Making
 from .identity import identity, read_identity, shallow_identity
-from .messages import Answer, Claim, Key, Unit
+from .messages import Answer, Key, Unit
 from .schedule import Schedule
 
 _HANDLER: Final = "w8a8sc_tool.conversion.worker:Converter"
@@ -105,21 +107,17 @@ class Conversion:
 
     def _take_earlier(self, pool: Pool, earlier: Sequence[list[JournalEntry]]) -> None:
         """Check what the journals say is complete, and take it over."""
-        pending = [(number, part) for number, entries in enumerate(earlier) for part in _parts(entries)]
-        if not pending:
+        parts = [(making, part) for making, entries in zip(self._makings, earlier) for part in _parts(entries)]
+        if not parts:
             return
-        self._progress.begin("checking what an earlier run made", sum(_nbytes(part) for _, part in pending))
-        doing: dict[int, tuple[int, list[JournalEntry]]] = {}
-        while pending or pool.busy:
-            for worker in pool.idle():
-                if pending:
-                    number, part = doing[worker] = pending.pop()
-                    claims = self._makings[number].claims(part)
-                    pool.call(worker, part[0].module, "check", claims, self._expected_sources(part))
-            for worker, (wrong, changed) in pool.wait():
-                number, part = doing.pop(worker)
-                _refuse_damage(self._makings[number].sealed.partial, wrong, changed)
-                self._progress.advance(_nbytes(part))
+        tasks = [
+            Task(part[0].module, "check", (making.stored(part), self._expected_sources(part)), _nbytes(part))
+            for making, part in parts
+        ]
+        self._progress.begin("checking what an earlier run made", sum(task.nbytes for task in tasks))
+        for number, (wrong, changed) in run_all(pool, tasks):
+            _refuse_damage(parts[number][0].sealed.partial, wrong, changed)
+            self._progress.advance(tasks[number].nbytes)
         self._progress.end()
         for making, entries in zip(self._makings, earlier):
             making.adopt(entries)
@@ -268,10 +266,10 @@ def _parts(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:
     return parts
 
 
-def _refuse_damage(partial: Path, wrong: Sequence[Claim], changed: Sequence[str]) -> None:
+def _refuse_damage(partial: Path, wrong: Sequence[StoredTensor], changed: Sequence[str]) -> None:
     """Raises InputError if what an earlier run left cannot be gone on with."""
     remedy = "give --no-resume to discard it and start afresh"
     if changed:
         raise InputError(f"holds unfinished work on another checkpoint: {changed[0]} differs", str(partial), remedy)
     if wrong:
-        raise InputError(f"{wrong[0].name} is not what was written: it was damaged since", wrong[0].path, remedy)
+        raise InputError(f"{wrong[0].info.name} is not what was written: it was damaged since", wrong[0].path, remedy)

@@ -10,7 +10,7 @@ from .._version import VERSION
 from ..checkpoint import Checkpoint
 from ..errors import AccessError, InputError
 from ..io import files, reading
-from ..io.safetensors import TensorInfo, tensor_info
+from ..io.safetensors import StoredTensor, TensorInfo, tensor_info
 from ..layouts import COMPRESSED, UNCOMPRESSED
 from ..planning import Plan, PlannedModule, side_files
 from ..sharded_state import (
@@ -28,7 +28,7 @@ from ..sharded_state import (
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
 from ..sharded_state.rank_file import file_name
-from .messages import Claim, Made
+from .messages import Made
 
 CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
 
@@ -106,10 +106,10 @@ class Making:
             self.ranks.append(RankFile(self.sealed.partial, rank, fixed, variable, resume=resume))
             self.hashes.append({})
 
-    def claims(self, entries: Iterable[JournalEntry]) -> list[Claim]:
+    def stored(self, entries: Iterable[JournalEntry]) -> list[StoredTensor]:
         """What the journal says that the rank files hold."""
         return [
-            Claim(str(self.ranks[tensor.rank].path), tensor.info.name, tensor.info.begin, tensor.info.end, tensor.hash)
+            StoredTensor(str(self.ranks[tensor.rank].path), tensor.info, tensor.hash)
             for entry in entries
             for tensor in entry.tensors
         ]

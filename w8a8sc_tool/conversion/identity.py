@@ -9,6 +9,7 @@ from ..checkpoint import Checkpoint, SourceTensor
 from ..io import hashing
 from ..workers.pool import Pool
 from ..workers.progress import Progress
+from ..workers.tasks import Task, run_all
 
 _PIECE_BYTES = 256 << 20  # tensors are handed to workers in groups of about this size
 
@@ -40,18 +41,12 @@ def read_identity(checkpoint: Checkpoint, processes: int, progress: Progress) ->
         if sum(t.nbytes for t in groups[-1]) >= _PIECE_BYTES:
             groups.append([])
         groups[-1].append(tensor)
+    tasks = [Task(group[0].name, "hash_sources", (group,), sum(t.nbytes for t in group)) for group in groups if group]
     hashes: dict[str, str] = {}
-    sizes: dict[int, int] = {}
     progress.begin("hashing the source", checkpoint.nbytes)
     with Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0) as pool:
-        while groups or pool.busy:
-            for number in pool.idle():
-                if groups:
-                    group = groups.pop()
-                    sizes[number] = sum(tensor.nbytes for tensor in group)
-                    pool.call(number, group[0].name if group else "hashing", "hash_sources", group)
-            for number, result in pool.wait():
-                hashes |= result
-                progress.advance(sizes[number])
+        for number, result in run_all(pool, tasks):
+            hashes |= result
+            progress.advance(tasks[number].nbytes)
     progress.end()
     return identity(checkpoint, hashes)

@@ -7,14 +7,26 @@ import msgspec
 from ..io.safetensors import TensorInfo
 from ..planning import Fallback, PlannedModule
 
-Key = tuple[int, int, str]  # directory, rank, tensor name
+RankTensor = tuple[int, str]
+"""A tensor of a directory: rank and name."""
+
+Offsets = dict[int, dict[RankTensor, int]]
+"""Where to write, by directory: bytes from the start of the rank's file."""
+
+Hashes = dict[int, dict[RankTensor, str]]
+"""Hashes of what has been written, by directory."""
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """A module to be made, at every tensor-parallel size at once: its plan by number of the directory."""
+    """A module to be made, at every tensor-parallel size at once.
+
+    planned: its plan, by number of the directory. offsets: of its tensors of known size, but for those too small to have
+    an offset before their file is finished.
+    """
 
     name: str
     planned: dict[int, PlannedModule]
+    offsets: Offsets
 
     @property
     def source_bytes(self) -> int:
@@ -22,19 +34,19 @@ class Unit(msgspec.Struct, frozen=True):
 
     @property
     def compress(self) -> bool:
-        """Whether any of its tensors has to wait for a place in its file."""
+        """Whether any of its tensors has to wait for its offset."""
         return any(planned.compress for planned in self.planned.values())
 
 
-class Made(msgspec.Struct, frozen=True):
+class ModuleResult(msgspec.Struct, frozen=True):
     """What came of a module in one directory.
 
-    hashes: of the tensors written so far, by rank and name; small: bytes of those too small to have a place yet;
-    for a compressed weight: variable, the tensors that need a place (per rank), and ratios, one per rank.
+    hashes: of the tensors written so far; small: bytes of those that have no offset yet; for a compressed weight:
+    variable, the tensors that wait for offsets (per rank), and ratios, one per rank.
     """
 
-    hashes: dict[tuple[int, str], str]
-    small: dict[tuple[int, str], bytes]
+    hashes: dict[RankTensor, str]
+    small: dict[RankTensor, bytes]
     variable: tuple[tuple[TensorInfo, ...], ...] = ()
     ratios: tuple[float, ...] = ()
     fallback: Fallback | None = None
@@ -46,26 +58,16 @@ class Made(msgspec.Struct, frozen=True):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that wait in the worker for their place."""
+        """Bytes that wait in the worker for their offsets."""
         return 0 if self.fallback else sum(tensor.nbytes for rank in self.variable for tensor in rank)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class UnitResult(msgspec.Struct, frozen=True):
     """What came of a unit: by directory, and the hashes of its source tensors."""
 
-    made: dict[int, Made]
+    modules: dict[int, ModuleResult]
     sources: dict[str, str]
 
     @property
     def held_bytes(self) -> int:
-        return sum(made.held_bytes for made in self.made.values())
-
-
-class Claim(msgspec.Struct, frozen=True):
-    """Bytes [begin, end) of a file that should have this hash."""
-
-    path: str
-    name: str
-    begin: int
-    end: int
-    hash: str
+        return sum(module.held_bytes for module in self.modules.values())

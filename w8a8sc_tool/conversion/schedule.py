@@ -1,132 +1,121 @@
-"""Which worker does what next, and what is durable already."""
+"""Which worker does what next. Whoever iterates over a schedule is told what happens, in events."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from ..workers.pool import Pool
-from .messages import Answer, Key, Unit
+from .messages import Hashes, Offsets, Unit, UnitResult
 
-# Compressed weights that wait for their place in the file, all workers together; one more per worker is in the making.
+# Compressed weights that wait for their offsets, all workers together; one more per worker is in the making.
 BYTES_IN_FLIGHT: Final = 384 << 20
 
-# How much work a crash may cost: what has been made is synced and recorded after so many bytes or seconds.
-SYNC_BYTES = 1 << 30
-SYNC_SECONDS = 10.0
+
+class Workers(Protocol):
+    """What a schedule needs of a pool of workers."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def idle(self) -> list[int]: ...
+
+    def call(self, number: int, task: str, method: str, *arguments: object) -> None: ...
+
+    def wait(self) -> list[tuple[int, Any]]: ...
 
 
-class Owner(Protocol):
-    """What a schedule works for: a conversion."""
+@dataclass(frozen=True)
+class Made:
+    """A unit is made: all of it that is not compressed has been written."""
 
-    def offsets(self, unit: Unit) -> dict[Key, int]:
-        """Places of the tensors whose size is known."""
+    unit: Unit
+    result: UnitResult
 
-    def place(self, unit: Unit, answer: Answer) -> dict[Key, int]:
-        """Places for the tensors of a compressed weight, next in every file."""
 
-    def take(self, unit: Unit, answer: Answer) -> None:
-        """A worker has made a unit."""
+@dataclass(frozen=True)
+class Turn:
+    """The compressed weight of a unit is next in the files: answer with `Schedule.write`."""
 
-    def placed(self, unit: Unit, hashes: dict[Key, str]) -> None:
-        """A worker has written a compressed weight."""
+    unit: Unit
+    result: UnitResult
 
-    def complete(self) -> int:
-        """Bytes that are complete and not durable yet."""
 
-    def start_sync(self) -> Any:
-        """Take note of what is complete now."""
+@dataclass(frozen=True)
+class Written:
+    """The compressed weight of a unit has been written."""
 
-    def sync(self, batch: Any) -> None:
-        """Make it durable; called from a thread."""
+    unit: Unit
+    hashes: Hashes
 
-    def record(self, batch: Any) -> None:
-        """It is durable."""
+
+Event = Made | Turn | Written
 
 
 class Schedule:
-    """Units to workers: a unit is made, a compressed weight is placed when its turn in the plan comes, then written.
+    """Units to workers, until all are made and written.
 
-    Layers that are not compressed keep a disk busy and a processor idle, so one worker at a time does those.
+    A unit gives Made; one with a compressed weight then Turn, in the order of the plan whoever is faster, so that files
+    do not depend on timing, and last Written. Layers that are not compressed keep a disk busy and a processor idle, so
+    one worker at a time does those. At most BYTES_IN_FLIGHT of compressed weights wait for their offsets.
     """
 
-    def __init__(self, units: Sequence[Unit], pool: Pool, owner: Owner) -> None:
+    def __init__(self, units: Sequence[Unit], pool: Workers) -> None:
         self._pool = pool
-        self._owner = owner
-        self._plain = deque(sorted((u for u in units if not u.compress), key=lambda u: -u.source_bytes))
+        self._plain = deque(sorted((unit for unit in units if not unit.compress), key=lambda unit: -unit.source_bytes))
         self._pending = deque(unit for unit in units if unit.compress)
-        self._to_place = deque(self._pending)
-        self._ready: dict[str, tuple[int, Answer]] = {}  # made, waiting for their turn: worker and result
-        # Per worker, places that it has not been told yet.
-        self._placing: dict[int, deque[tuple[Unit, Answer, dict[Key, int]]]] = {}
-        self._doing: dict[int, tuple[Unit, Answer | None]] = {}
+        self._turns = deque(self._pending)
+        self._waiting: dict[str, tuple[int, UnitResult]] = {}  # made, before their turn: the worker that holds each
+        self._holder: dict[str, tuple[int, int]] = {}  # their turn has come: worker, bytes
+        self._to_write: dict[int, deque[tuple[Unit, Offsets]]] = {}  # per worker, what it has not been given yet
+        self._making: dict[int, Unit] = {}
+        self._writing: dict[int, Unit] = {}
         self._held = 0
-        self._syncing: tuple[object, Future[None]] | None = None
-        self._synced = time.monotonic()
 
-    def run(self) -> None:
-        with ThreadPoolExecutor(1) as thread:  # it does nothing but wait for the disk
-            while self._plain or self._pending or self._pool.busy or any(self._placing.values()):
-                for number in self._pool.idle():
-                    self._give(number)
-                self._sync(thread)
-                for number, result in self._pool.wait(0.5 if self._syncing else None):
-                    self._receive(number, result)
-            while self._syncing:
-                self._sync(thread, wait=True)
+    def __iter__(self) -> Iterator[Event]:
+        while self._plain or self._pending or self._pool.busy or any(self._to_write.values()):
+            for number in self._pool.idle():
+                self._give(number)
+            for number, result in self._pool.wait():
+                yield from self._received(number, result)
+
+    def write(self, unit: Unit, offsets: Offsets) -> None:
+        """Have the weight of a Turn written at these offsets, by the worker that holds it."""
+        number, _ = self._holder[unit.name]
+        self._to_write.setdefault(number, deque()).append((unit, offsets))
 
     def _give(self, number: int) -> None:
-        placing = self._placing.get(number)
-        if placing:
-            unit, answer, offsets = placing.popleft()
-            self._doing[number] = (unit, answer)
-            self._pool.call(number, unit.name, "place", unit.name, offsets)
+        """Something to do for an idle worker, if there is anything."""
+        if self._to_write.get(number):
+            unit, offsets = self._to_write[number].popleft()
+            self._writing[number] = unit
+            self._pool.call(number, unit.name, "write", unit.name, offsets)
             return
-        writing = any(not unit.compress for unit, _ in self._doing.values())
-        may_compress = self._pending and (self._held < BYTES_IN_FLIGHT or not self._pool.busy)
-        if self._plain and (not writing or not self._pending):
+        plain_at_work = any(not unit.compress for unit in self._making.values())
+        if self._plain and (not plain_at_work or not self._pending):
             unit = self._plain.popleft()
-        elif may_compress:
+        elif self._pending and (self._held < BYTES_IN_FLIGHT or not self._pool.busy):
             unit = self._pending.popleft()
         else:
             return
-        self._doing[number] = (unit, None)
-        self._pool.call(number, unit.name, "make", unit, self._owner.offsets(unit))
+        self._making[number] = unit
+        self._pool.call(number, unit.name, "make", unit)
 
-    def _receive(self, number: int, result: object) -> None:
-        unit, answer = self._doing.pop(number)
-        if answer is not None:
-            self._held -= answer.held_bytes
-            self._owner.placed(unit, result)  # type: ignore[arg-type]
+    def _received(self, number: int, result: Any) -> Iterator[Event]:
+        if number in self._writing:
+            unit = self._writing.pop(number)
+            self._held -= self._holder.pop(unit.name)[1]
+            yield Written(unit, result)
             return
-        assert isinstance(result, Answer)
-        self._owner.take(unit, result)
+        unit = self._making.pop(number)
+        yield Made(unit, result)
         if not unit.compress:
             return
         self._held += result.held_bytes
-        self._ready[unit.name] = (number, result)
-        while self._to_place and self._to_place[0].name in self._ready:
-            following = self._to_place.popleft()
-            worker, waiting = self._ready.pop(following.name)
-            # Now, so that files do not depend on who is faster.
-            place = (following, waiting, self._owner.place(following, waiting))
-            self._placing.setdefault(worker, deque()).append(place)
-
-    def _sync(self, thread: ThreadPoolExecutor, *, wait: bool = False) -> None:
-        """Have the thread sync what is complete, if it is time, and record what it has synced."""
-        if self._syncing is not None:
-            batch, future = self._syncing
-            if not wait and not future.done():
-                return
-            future.result()
-            self._owner.record(batch)
-            self._syncing = None
-            return
-        due = self._owner.complete() >= SYNC_BYTES or time.monotonic() - self._synced >= SYNC_SECONDS
-        if due and self._owner.complete():
-            batch = self._owner.start_sync()
-            self._syncing = (batch, thread.submit(self._owner.sync, batch))
-            self._synced = time.monotonic()
+        self._waiting[unit.name] = (number, result)
+        while self._turns and self._turns[0].name in self._waiting:
+            following = self._turns.popleft()
+            holder, waiting = self._waiting.pop(following.name)
+            self._holder[following.name] = (holder, waiting.held_bytes)
+            yield Turn(following, waiting)

@@ -15,11 +15,11 @@ from ..checkpoint import AssembledTensor, SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..io import files, hashing
 from ..io.files import as_bytes
-from ..io.safetensors import tensor_info
+from ..io.safetensors import StoredTensor, tensor_info
 from ..layouts import Output
 from ..planning import PlannedModule
 from ..resharding.source import tiles_of
-from .messages import Answer, Claim, Key, Made, Unit
+from .messages import Answer, Key, Made, Unit
 
 
 class Converter:
@@ -106,9 +106,11 @@ class Converter:
         """Hashes of source tensors."""
         return {source.name: self._reader.hash_of(source) for source in sources}
 
-    def check(self, claims: list[Claim], sources: list[tuple[SourceTensor, str]]) -> tuple[list[Claim], list[str]]:
-        """The claims that do not hold, and the names of source tensors that do not have the hash they had."""
-        wrong = [claim for claim in claims if hashing.of_range(claim.path, claim.begin, claim.end) != claim.hash]
+    def check(
+        self, written: list[StoredTensor], sources: list[tuple[SourceTensor, str]]
+    ) -> tuple[list[StoredTensor], list[str]]:
+        """Written tensors whose bytes are not what they were, and names of source tensors that are not."""
+        wrong = [one for one in written if hashing.of_range(one.path, one.info.begin, one.info.end) != one.hash]
         return wrong, [source.name for source, expected in sources if self._reader.hash_of(source) != expected]
 
     def _write_outputs(

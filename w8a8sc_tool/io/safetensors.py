@@ -62,6 +62,19 @@ class TensorInfo(msgspec.Struct, frozen=True):
         return self.end - self.begin
 
 
+class StoredTensor(msgspec.Struct, frozen=True):
+    """A tensor in a file, and the hash that its bytes should have (None: not known)."""
+
+    path: str
+    info: TensorInfo
+    hash: str | None = None
+
+    @property
+    def where(self) -> str:
+        """File and tensor, as messages name them."""
+        return f"{self.path} ({self.info.name})"
+
+
 def tensor_info(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
     """A tensor whose place is not known yet: it begins at 0."""
     return TensorInfo(name, dtype, tuple(shape), 0, int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize)

@@ -22,24 +22,12 @@ from ..codec.tables import TILE_ROWS
 from ..errors import InputError, WorkError
 from ..io import hashing, reading
 from ..io.files import as_bytes
-from ..io.safetensors import DTYPES, TensorInfo
+from ..io.safetensors import DTYPES, StoredTensor
 from ..layouts import UNCOMPRESSED, Module, Slice
 from ..sharded_state.reader import ShardedState
 
 _KEPT: Final = "ranks"
 _REMEDY: Final = "see w8a8sc verify"
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A tensor in a rank's file, and the hash it should have (None: unknown)."""
-
-    path: str
-    info: TensorInfo
-    hash: str | None
-
-    @property
-    def where(self) -> str:
-        return f"{self.path} ({self.info.name})"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -50,9 +38,9 @@ class Part(msgspec.Struct, frozen=True):
 
     slice: Slice
     row: int
-    stored: Stored
-    index: Stored | None = None
-    info: Stored | None = None
+    stored: StoredTensor
+    index: StoredTensor | None = None
+    info: StoredTensor | None = None
     spare: bool = False
 
 
@@ -80,11 +68,11 @@ class ShardedTensor(AssembledTensor, frozen=True):
         return hashing.of_bytes(msgspec.json.encode(parts))
 
 
-def _all_of(part: Part) -> list[Stored]:
+def _all_of(part: Part) -> list[StoredTensor]:
     return [stored for stored in (part.stored, part.index, part.info) if stored is not None]
 
 
-def _known_hash(stored: Stored) -> str:
+def _known_hash(stored: StoredTensor) -> str:
     found = stored.hash or hashing.of_range(stored.path, stored.info.begin, stored.info.end)
     if found is None:
         raise WorkError("cannot be read", stored.where)
@@ -144,20 +132,20 @@ class Ranks:
             raise InputError(str(error), part.stored.where, _REMEDY) from None
         return out[first - block.first_row :][:count]
 
-    def _whole(self, stored: Stored) -> npt.NDArray[Any]:
+    def _whole(self, stored: StoredTensor) -> npt.NDArray[Any]:
         values = np.empty(stored.info.shape, DTYPES[stored.info.dtype])
         self._read(stored, 0, values)
         if stored.hash is not None and hashing.of_bytes(as_bytes(values)) != stored.hash:
             raise _damaged(stored)
         return values
 
-    def _check(self, stored: Stored) -> None:
+    def _check(self, stored: StoredTensor) -> None:
         found = hashing.of_range(stored.path, stored.info.begin, stored.info.end)
         if stored.hash is not None and found != stored.hash:
             raise _damaged(stored)
         self._checked.add((stored.path, stored.info.name))
 
-    def _read(self, stored: Stored, offset: int, values: npt.NDArray[Any]) -> None:
+    def _read(self, stored: StoredTensor, offset: int, values: npt.NDArray[Any]) -> None:
         view = as_bytes(values)
         if offset + len(view) > stored.info.nbytes:
             raise ValueError(f"rows beyond the end of {stored.info.name}")
@@ -168,7 +156,7 @@ class Ranks:
         reading.read_at(self._files[stored.path], path, view, position, stored.info.name)
 
 
-def _damaged(stored: Stored) -> InputError:
+def _damaged(stored: StoredTensor) -> InputError:
     return InputError("the bytes are not those that were written", stored.where, _REMEDY)
 
 
@@ -209,7 +197,7 @@ def open_source(
         hashes = {(rank.file, t.name): t.hash for rank in state.manifest.ranks for t in rank.tensors}
     stored = [
         {
-            info.name: Stored(str(file.path), info, hashes.get((file.path.name, info.name)))
+            info.name: StoredTensor(str(file.path), info, hashes.get((file.path.name, info.name)))
             for file in state.ranks[rank]
             for info in file.tensors.values()
         }
@@ -241,7 +229,7 @@ def open_source(
     return Checkpoint(state.path, config, restored(description), tensors, side_files, [*notes, *warnings], identity)
 
 
-def _part(piece: Slice, row: int, name: str, module: Module, stored: Mapping[str, Stored]) -> Part:
+def _part(piece: Slice, row: int, name: str, module: Module, stored: Mapping[str, StoredTensor]) -> Part:
     index = info = None
     if name == f"{module.name}.weight":
         index, info = stored.get(f"{module.name}.index"), stored.get(f"{module.name}.info")
