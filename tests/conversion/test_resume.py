@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from w8a8sc_tool.conversion import draft as making_module
-from w8a8sc_tool.conversion import schedule
-from w8a8sc_tool.conversion.conversion import Conversion
+from w8a8sc_tool.conversion import recorder
 from w8a8sc_tool.conversion.convert import target_folder
+from w8a8sc_tool.conversion.draft import DirectoryDraft
 from w8a8sc_tool.errors import InputError, WorkError
 from w8a8sc_tool.io import files
 from w8a8sc_tool.jobs.compress import compress
@@ -73,8 +73,8 @@ class AtOnce(ThreadPoolExecutor):
 
 @pytest.fixture(autouse=True)
 def record_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "SYNC_BYTES", 1)
-    monkeypatch.setattr(schedule, "ThreadPoolExecutor", AtOnce)
+    monkeypatch.setattr(recorder, "SYNC_BYTES", 1)
+    monkeypatch.setattr(recorder, "ThreadPoolExecutor", AtOnce)
 
 
 def stop(tiny: Path, output: Path, share: float, tp: list[int]) -> Path:
@@ -143,22 +143,22 @@ def test_a_journal_that_cannot_be_written_once(
 ) -> None:
     """What was not recorded is recorded when the command gives up, though more has been completed meanwhile."""
     armed: list[bool] = []
-    sync = Conversion.sync
+    sync = DirectoryDraft.sync
 
-    def slowly(self: Conversion, batch: Any) -> None:
-        if not armed and any(entry.ratios for entries in batch.values() for entry in entries):
+    def slowly(self: DirectoryDraft) -> None:
+        if not armed and any(result.ratios for result in self.results.values()):
             armed.append(True)
             time.sleep(0.5)
-        sync(self, batch)
+        sync(self)
 
     def fail(what: str, path: Path, details: tuple[Any, ...]) -> None:
         if what == "writing" and path.name == journal_file.NAME and armed == [True]:
             armed.append(False)
             raise OSError(errno.EDQUOT, "quota")
 
-    monkeypatch.setattr(schedule, "ThreadPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(recorder, "ThreadPoolExecutor", ThreadPoolExecutor)
     with monkeypatch.context() as patch:
-        patch.setattr(Conversion, "sync", slowly)
+        patch.setattr(DirectoryDraft, "sync", slowly)
         patch.setattr(files, "watcher", fail)
         with pytest.raises(WorkError, match="quota is used up"):
             compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)

@@ -1,8 +1,8 @@
-"""A directory in the making: its files, what is known of its tensors, and its journal."""
+"""A draft of a directory: its files, what is known of its tensors, and its journal, until it is sealed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,13 +28,13 @@ from ..sharded_state import (
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
 from ..sharded_state.rank_file import file_name
-from .messages import Made
+from .messages import ModuleResult, RankTensor
 
 CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
 
 
 @dataclass
-class Making:
+class DirectoryDraft:
     """A directory in the making, for one plan. `finished`: an earlier run sealed it but did not put it in place."""
 
     plan: Plan
@@ -42,7 +42,7 @@ class Making:
     journal: Journal
     ranks: list[RankFile] = field(default_factory=list)
     hashes: list[dict[str, str]] = field(default_factory=list)  # of the tensors, by rank
-    made: dict[str, Made] = field(default_factory=dict)  # by module
+    results: dict[str, ModuleResult] = field(default_factory=dict)  # by module
     finished: Manifest | None = None
     _complete: set[str] = field(default_factory=set)  # modules that are written
     _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has
@@ -129,26 +129,63 @@ class Making:
             for number, name, data, value in entry.small:
                 self.hashes[number][name] = value
                 self.ranks[number].put_small(name, data)
-            made = Made({}, {}, tuple(map(tuple, variable)), entry.ratios, entry.fallback)  # type: ignore[arg-type]
-            self.made[entry.module] = made
+            self.results[entry.module] = ModuleResult(
+                {},
+                {},
+                tuple(map(tuple, variable)),
+                entry.ratios,
+                entry.fallback,  # type: ignore[arg-type]
+            )
             self._complete.add(entry.module)
             self._recorded.add(entry.module)
 
     # ------------------------------------------------------------------------------------------------ while it is made
 
-    def take(self, name: str, made: Made) -> None:
-        """Keep what a worker made of a module."""
-        self.made[name] = made
-        for (rank, tensor), value in made.hashes.items():
-            self.hashes[rank][tensor] = value
-        for (rank, tensor), data in made.small.items():
-            self.ranks[rank].put_small(tensor, data)
+    def missing(self, name: str) -> bool:
+        """Whether a module has yet to be made for this directory."""
+        return self.finished is None and name not in self.results
 
-    def completed(self, name: str) -> None:
-        """A module is written on all ranks."""
+    def offsets(self, planned: PlannedModule) -> dict[RankTensor, int]:
+        """Offsets of a module's tensors of known size, but for those too small to have one yet."""
+        known = {
+            (rank, output.name): file.offset(output.name)
+            for output in planned.fixed
+            for rank, file in enumerate(self.ranks)
+        }
+        return {key: offset for key, offset in known.items() if offset is not None}
+
+    def take(self, planned: PlannedModule, result: ModuleResult) -> None:
+        """Keep what a worker made of a module; it is complete unless a compressed weight is still to be written."""
+        self.results[planned.module.name] = result
+        self._keep(result.hashes)
+        for (rank, tensor), data in result.small.items():
+            self.ranks[rank].put_small(tensor, data)
+        if not planned.compress:
+            self._complete.add(planned.module.name)
+
+    def append(self, result: ModuleResult) -> dict[RankTensor, int]:
+        """Offsets for a module's compressed weight: next in every rank's file."""
+        return {
+            (rank, tensor.name): self.ranks[rank].append(tensor)
+            for rank, tensors in enumerate(result.variable)
+            for tensor in tensors
+        }
+
+    def written(self, name: str, hashes: dict[RankTensor, str]) -> None:
+        """A module's compressed weight is written on all ranks, and the module complete."""
+        self._keep(hashes)
         self._complete.add(name)
 
-    def unrecorded(self, sources: dict[str, str]) -> list[JournalEntry]:
+    def _keep(self, hashes: dict[RankTensor, str]) -> None:
+        for (rank, tensor), value in hashes.items():
+            self.hashes[rank][tensor] = value
+
+    def sync(self) -> None:
+        """Make all that has been written durable."""
+        for file in self.ranks:
+            file.sync()
+
+    def unrecorded(self, sources: Mapping[str, str]) -> list[JournalEntry]:
         """Journal entries of what is complete and not recorded yet; it has to be synced before they are written.
 
         Compressed modules follow each other in the files, so they are recorded in order: a gap ends them.
@@ -165,18 +202,18 @@ class Making:
 
     def record(self, entries: Iterable[JournalEntry]) -> None:
         """Say in the journal that modules are complete and durable."""
-        found = list(entries)
-        self.journal.add(found)
-        self._recorded |= {entry.module for entry in found}
+        complete = list(entries)
+        self.journal.add(complete)
+        self._recorded |= {entry.module for entry in complete}
 
-    def _entry(self, item: PlannedModule, sources: dict[str, str]) -> JournalEntry:
-        made = self.made[item.module.name]
+    def _entry(self, item: PlannedModule, sources: Mapping[str, str]) -> JournalEntry:
+        result = self.results[item.module.name]
         fixed = [output.name for output in item.fixed]
         tensors: list[JournalTensor] = []
         small: list[tuple[int, str, bytes, str]] = []
         for rank, file in enumerate(self.ranks):
             known = self.hashes[rank]
-            for name in [*fixed, *(tensor.name for tensor in (made.variable[rank] if made.variable else ()))]:
+            for name in [*fixed, *(tensor.name for tensor in (result.variable[rank] if result.variable else ()))]:
                 data = file.small(name)
                 if data is None:
                     tensors.append(JournalTensor(rank, file.info(name), known[name]))
@@ -187,24 +224,24 @@ class Making:
             tensors=tuple(tensors),
             small=tuple(small),
             sources={name: sources[name] for name in item.sources},
-            ratios=made.ratios,
-            fallback=made.fallback,
+            ratios=result.ratios,
+            fallback=result.fallback,
         )
 
     # ------------------------------------------------------------------------------------------------------- sealing
 
     def seal(self, checkpoint: Checkpoint, name: str, source: str) -> Manifest:
         """Write headers, side files and manifest; the directory is complete and durable then."""
-        told = _told(self.plan, self.made)
+        outcomes = _outcomes(self.plan, self.results)
         ranks = []
         for number, file in enumerate(self.ranks):
             size, header_hash, tensors = file.finish()
-            entries = [_tensor_entry(tensor, self.hashes[number][tensor.name], told, number) for tensor in tensors]
+            entries = [_tensor_entry(tensor, self.hashes[number][tensor.name], outcomes, number) for tensor in tensors]
             ranks.append(RankEntry(number, file.path.name, size, file.header_bytes, header_hash, entries))
         compressed = [
             member.name
             for item in self.plan.modules
-            if told[item.module.name].quantization in UNCOMPRESSED
+            if outcomes[item.module.name].quantization in UNCOMPRESSED
             for member in item.module.members
         ]
         description = side_files.description_json(checkpoint.description, self.plan.used, compressed)
@@ -223,9 +260,9 @@ class Making:
             options=self.plan.options.document(),
             source=source,
             layers=[
-                LayerEntry(layer, what.n, what.k, what.quantization, _rounded(what.ratio), what.fallback)
-                for layer, what in told.items()
-                if what.n
+                LayerEntry(name, outcome.n, outcome.k, outcome.quantization, _rounded(outcome.ratio), outcome.fallback)
+                for name, outcome in outcomes.items()
+                if outcome.n
             ],
             ranks=ranks,
             files=self.sealed.side_files,
@@ -236,7 +273,7 @@ class Making:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Outcome:
     """What became of a module."""
 
     quantization: str
@@ -247,21 +284,20 @@ class _Told:
     k: int
 
 
-def _told(item: Plan, made: dict[str, Made]) -> dict[str, _Told]:
-    told = {}
-    for planned in item.modules:
-        result = made[planned.module.name]
+def _outcomes(plan: Plan, results: dict[str, ModuleResult]) -> dict[str, Outcome]:
+    outcomes = {}
+    for planned in plan.modules:
+        module, result = planned.module, results[planned.module.name]
         fallback = planned.fallback or result.fallback
-        before = planned.module.quantization
-        quantization = COMPRESSED[before] if planned.compress and not fallback else before
-        size = (planned.module.n, planned.module.k)
-        told[planned.module.name] = _Told(quantization, fallback, result.ratio, result.ratios, *size)
-    return told
+        compressed = planned.compress and not fallback
+        quantization = COMPRESSED[module.quantization] if compressed else module.quantization
+        outcomes[module.name] = Outcome(quantization, fallback, result.ratio, result.ratios, module.n, module.k)
+    return outcomes
 
 
-def _tensor_entry(tensor: TensorInfo, hash_text: str, told: dict[str, _Told], rank: int) -> TensorEntry:
+def _tensor_entry(tensor: TensorInfo, hash_text: str, outcomes: dict[str, Outcome], rank: int) -> TensorEntry:
     module, _, leaf = tensor.name.rpartition(".")
-    layer = told[module]
+    layer = outcomes[module]
     ratio = layer.ratios[rank] if leaf == "weight" and layer.quantization in UNCOMPRESSED else None
     return TensorEntry(
         *(tensor.name, tensor.dtype, list(tensor.shape), tensor.begin, tensor.end, hash_text, layer.quantization),

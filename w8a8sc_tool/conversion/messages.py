@@ -20,8 +20,8 @@ Hashes = dict[int, dict[RankTensor, str]]
 class Unit(msgspec.Struct, frozen=True):
     """A module to be made, at every tensor-parallel size at once.
 
-    planned: its plan, by number of the directory. offsets: of its tensors of known size, but for those too small to have
-    an offset before their file is finished.
+    planned: its plan, by number of the directory. offsets: of its tensors of known size, but for those too small to
+    have an offset before their file is finished.
     """
 
     name: str

@@ -27,14 +27,10 @@ class Recorder:
         self,
         drafts: Sequence[DirectoryDraft],
         sources: Mapping[str, str],
-        *,
-        sync_bytes: int = SYNC_BYTES,
-        sync_seconds: float = SYNC_SECONDS,
     ) -> None:
         """sources: hash of every source tensor read so far; it grows outside."""
         self._drafts = drafts
         self._sources = sources
-        self._limits = (sync_bytes, sync_seconds)
         self._thread = ThreadPoolExecutor(1)  # it does nothing but wait for the disk
         self._syncing: tuple[list[list[JournalEntry]], Future[None]] | None = None
         self._unsynced = 0
@@ -47,8 +43,7 @@ class Recorder:
             if self._syncing[1].done():
                 self._record()
             return
-        sync_bytes, sync_seconds = self._limits
-        due = self._unsynced >= sync_bytes or time.monotonic() - self._synced >= sync_seconds
+        due = self._unsynced >= SYNC_BYTES or time.monotonic() - self._synced >= SYNC_SECONDS
         if due and self._unsynced:
             self._syncing = (self._complete(), self._thread.submit(self._sync))
 

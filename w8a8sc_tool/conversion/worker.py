@@ -1,4 +1,4 @@
-"""What a conversion's worker does: make a module's tensors for all ranks and write them where it is told."""
+"""What a conversion's worker does: make a module's tensors for all ranks and write them at the offsets it is given."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..io.safetensors import StoredTensor, tensor_info
 from ..layouts import Output
 from ..planning import PlannedModule
 from ..resharding.source import tiles_of
-from .messages import Answer, Key, Made, Unit
+from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
 
 
 class Converter:
-    """Works on one unit at a time; results whose place is not known yet wait here until `place` is called."""
+    """Works on one unit at a time; a compressed weight waits here for its offsets, until `write` is called."""
 
     def __init__(self, paths: list[list[str]], max_ratio: float, vendor: tuple[str, str] | None = None) -> None:
         """paths: the rank files, by directory and rank; they exist already.
@@ -41,31 +41,31 @@ class Converter:
         self._reader = SourceReader()
         self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
 
-    def make(self, unit: Unit, offsets: dict[Key, int]) -> Answer:
-        """Make a module's tensors and write all that have an offset; a compressed weight waits for its place."""
-        hashes: dict[int, dict[tuple[int, str], str]] = {number: {} for number in unit.planned}
-        small: dict[int, dict[tuple[int, str], bytes]] = {number: {} for number in unit.planned}
+    def make(self, unit: Unit) -> UnitResult:
+        """Make a module's tensors and write all that have an offset; a compressed weight waits for its own."""
+        hashes: Hashes = {number: {} for number in unit.planned}
+        small: dict[int, dict[RankTensor, bytes]] = {number: {} for number in unit.planned}
         for outputs in _same_tensors(unit):
-            self._write_outputs(outputs, unit, offsets, hashes, small)
+            self._write_outputs(outputs, unit, unit.offsets, hashes, small)
         compressed = {number: planned for number, planned in unit.planned.items() if planned.compress}
-        made = {number: Made(hashes[number], small[number]) for number in unit.planned if number not in compressed}
+        results = {n: ModuleResult(hashes[n], small[n]) for n in unit.planned if n not in compressed}
         if compressed:
             sources = next(iter(compressed.values())).sources
             modules = [planned.module for planned in compressed.values()]
-            found = self._compress(modules, sources, self._reader, *self._tiles(sources.values()))
+            shards_of_all = self._compress(modules, sources, self._reader, *self._tiles(sources.values()))
             self._waiting[unit.name] = {}
-            for (number, planned), shards in zip(compressed.items(), found):
-                made[number] = self._judge(number, planned, shards, hashes[number], small[number])
-        return Answer(made, self.hash_sources(list(_sources(unit).values())))
+            for (number, planned), shards in zip(compressed.items(), shards_of_all):
+                results[number] = self._judge(number, planned, shards, hashes[number], small[number])
+        return UnitResult(results, self.hash_sources(list(_sources(unit).values())))
 
     def _judge(
         self,
         number: int,
         planned: PlannedModule,
         shards: Shards,
-        hashes: dict[tuple[int, str], str],
-        small: dict[tuple[int, str], bytes],
-    ) -> Made:
+        hashes: dict[RankTensor, str],
+        small: dict[RankTensor, bytes],
+    ) -> ModuleResult:
         """Decide whether compression pays, for all ranks together, and keep what will be written."""
         module = planned.module
         ratios = tuple(shard.nbytes / (module.n * module.row_bytes) for shard in shards or ())
@@ -73,8 +73,8 @@ class Converter:
         self._waiting[module.name][number] = (planned, shards if pays else None)
         if not pays:
             raw = tensor_info(module.weight.name, module.weight.dtype, module.weight.shape)
-            return Made(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
-        return Made(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
+            return ModuleResult(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
+        return ModuleResult(hashes, small, tuple(shard.tensors(module.name) for shard in shards or ()), ratios)
 
     def _tiles(self, sources: Iterable[SourceTensor]) -> list[TileStore]:
         """The tiles that a directory has of its weights already; nothing for a checkpoint."""
@@ -85,21 +85,19 @@ class Converter:
             store.add(rows_of_tile(slices, tiling, n_tile), Run(left, left + tiling.k, tiles))
         return [store]
 
-    def place(self, name: str, offsets: dict[Key, int]) -> dict[Key, str]:
-        """Write the tensors of a module that waited; returns their hashes."""
-        hashes: dict[Key, str] = {}
+    def write(self, name: str, offsets: Offsets) -> Hashes:
+        """Write the compressed weight of a module that waited, or what stands in its place; returns the hashes."""
         waiting = self._waiting.pop(name)
+        hashes: Hashes = {number: {} for number in waiting}
         raw = {number: planned for number, (planned, shards) in waiting.items() if shards is None}
         if raw:
-            found: dict[int, dict[tuple[int, str], str]] = {number: {} for number in raw}
             outputs = {number: planned.module.weight for number, planned in raw.items()}
-            self._write_outputs(outputs, Unit(name, raw), offsets, found, {})
-            hashes |= {(number, *key): value for number, values in found.items() for key, value in values.items()}
+            self._write_outputs(outputs, Unit(name, raw, offsets), offsets, hashes, {})
         for number, (_, shards) in waiting.items():
             for rank, shard in enumerate(shards or ()):
                 for leaf in ("weight", "index", "info"):
-                    key = (number, rank, f"{name}.{leaf}")
-                    hashes[key] = self._write_pieces(number, rank, offsets[key], shard.pieces(leaf))
+                    key = (rank, f"{name}.{leaf}")
+                    hashes[number][key] = self._write_pieces(number, rank, offsets[number][key], shard.pieces(leaf))
         return hashes
 
     def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
@@ -117,9 +115,9 @@ class Converter:
         self,
         outputs: Mapping[int, Output],
         unit: Unit,
-        offsets: Mapping[Key, int],
-        hashes: dict[int, dict[tuple[int, str], str]],
-        small: dict[int, dict[tuple[int, str], bytes]],
+        offsets: Offsets,
+        hashes: Hashes,
+        small: dict[int, dict[RankTensor, bytes]],
     ) -> None:
         """Write one tensor on all ranks of all directories: hashes of all, bytes of those that have no offset."""
         numbers = list(outputs)
@@ -132,11 +130,11 @@ class Converter:
             if (source := unchanged_source(output, rank, sources)) is not None
         }
         states: dict[tuple[int, int], Any] = {}
-        for place, rank, position, values in blocks(list(outputs.values()), sources, self._reader):
-            number = numbers[place]
+        for position_of_output, rank, position, values in blocks(list(outputs.values()), sources, self._reader):
+            number = numbers[position_of_output]
             if (number, rank) not in same:
                 states.setdefault((number, rank), hashing.new()).update(as_bytes(values))
-            offset = offsets.get((number, rank, name))
+            offset = offsets[number].get((rank, name))
             if offset is None:
                 small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
             else:
