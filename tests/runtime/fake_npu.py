@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from w8a8sc_tool.runtime import cpu
+from w8a8sc_tool.vllm.index import payload_end
 
 MASK = 2048  # the one size of compressed masks
 
@@ -45,6 +46,8 @@ class FakeNpu:
         assert (deqScale.dtype, deqScale.shape) == (torch.uint64, (1, n))
         assert n % 64 == 0 and n >= 128 and k % 64 == 0 and k > 256
         scale = deqScale.view(torch.int64).reshape(-1)
+        # As the kernel: what the index says is read, whatever lies behind it.
+        x2 = x2[: payload_end(compressIndex.numpy())]
         return cpu.matmul_compress_dequant(x1, x2, compressIndex, bias.reshape(-1), scale)
 
     def npu_quant_matmul(

@@ -22,6 +22,7 @@ def test_a_right_device_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {outcome.operator for outcome in outcomes} == {
         *(
             "matmul_compress_dequant",
+            "exact and padded weight",
             "quant_matmul",
             "dynamic_matmul",
             "quantize",
@@ -45,6 +46,21 @@ def test_a_device_that_errs_or_fails_is_found_out(monkeypatch: pytest.MonkeyPatc
     outcomes = SelfTest("cpu").run(SMALL, (1,))
     assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"quant_matmul", "dynamic_matmul", "swiglu"}
     assert any("507018" in outcome.error for outcome in outcomes)
+
+
+def test_a_device_that_reads_past_a_weight_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the plugin for vLLM relies on: the operator needs the compressed bytes alone."""
+
+    class Greedy(FakeNpu):
+        def npu_matmul_compress_dequant(
+            self, x1: torch.Tensor, x2: torch.Tensor, *others: torch.Tensor
+        ) -> torch.Tensor:
+            out = super().npu_matmul_compress_dequant(x1, x2, *others)
+            return out if x2.numel() < x1.shape[-1] * out.shape[-1] else out + 1
+
+    monkeypatch.setitem(sys.modules, "torch_npu", Greedy())  # type: ignore[arg-type]
+    outcomes = SelfTest("cpu").run(SMALL, (1, 16))
+    assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"exact and padded weight"}
 
 
 def test_without_a_device_what_is_missing_is_told() -> None:

@@ -315,6 +315,7 @@ def test_starting(sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: py
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("VLLM_PLUGINS", "ascend")
     command = [sys.executable, "-m", "w8a8sc_tool.cli", "serve", str(sealed(2))]
     code = "import sys; from w8a8sc_tool.cli.main import main; main()"
     ran = subprocess.run([sys.executable, "-c", code, *command[3:]], capture_output=True, text=True)

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from w8a8sc_tool._version import VERSION
 from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.jobs import doctor
 from w8a8sc_tool.serving.environment import Host, Row, missing, rows
+from w8a8sc_tool.serving.plugin import Plugin
 
 
 class Machine(Host):
@@ -56,6 +58,7 @@ def good(tmp_path: Path) -> Machine:
             "PYTORCH_NPU_ALLOC_CONF": "max_split_size_mb:256",
             "LD_LIBRARY_PATH": f"/a:{tmp_path / 'python'}",
         },
+        plugin=Plugin(tmp_path / "bin" / "python", VERSION, ""),
         devices=devices,
         import_path=[str(packages)],
         python_lib=str(tmp_path / "python"),
@@ -76,7 +79,7 @@ def row(host: Host, what: str) -> Row:
 
 
 def test_a_good_host_has_all(good: Machine) -> None:
-    assert [one.what for one in rows(good) if one.ok is not True] == []
+    assert [one.what for one in rows(good) if one.ok is not True and one.task != "cpu"] == []
 
 
 def without(host: Machine, **changes: Any) -> Machine:

@@ -13,6 +13,7 @@ from .output import Output
 
 if TYPE_CHECKING:
     from ..jobs.generate import Generated
+    from ..jobs.serving import Prepared
     from ..serving import Estimate
     from ..serving.environment import Row
 
@@ -112,6 +113,14 @@ def generate(
 @click.option(
     "--container", "in_container", is_flag=True, help="Print a docker run line that serves, and start nothing."
 )
+@click.option("--plugin-in-image", is_flag=True, help="The container's image has the plugin for vLLM (docs/vllm.md).")
+@click.option(
+    "--device",
+    type=click.Choice(["npu", "cpu"]),
+    default="npu",
+    show_default=True,
+    help="cpu: vLLM's engine on this machine's processors, to check a directory.",
+)
 @click.option("--force", is_flag=True, help="Only warn about what cannot work or does not fit, instead of refusing it.")
 @chip_options
 @click.argument("vllm_args", nargs=-1, type=click.UNPROCESSED)
@@ -120,6 +129,8 @@ def serve(
     directory: str,
     print_only: bool,
     in_container: bool,
+    plugin_in_image: bool,
+    device: str,
     force: bool,
     chip_memory: str,
     compressed_masks: bool,
@@ -138,16 +149,31 @@ def serve(
     from ..serving import parse_size
 
     out = Output(quiet=quiet)
+    if device == "cpu" and (in_container or plugin_in_image):
+        raise UsageError("--container and --plugin-in-image are for NPUs", remedy="leave out --device cpu, or them")
+    if plugin_in_image and not in_container:
+        raise UsageError("--plugin-in-image speaks of a container's image", remedy="give --container, too")
+    if device == "cpu":
+        _serve(job.prepare_for_cpu(directory, vllm_args, force=force), print_only, out)
+        return
     prepared = job.prepare(
         *(directory, vllm_args),
         in_container=in_container,
+        plugin_in_image=plugin_in_image,
         force=force,
         chip_memory=parse_size(chip_memory),
         compressed_masks=compressed_masks,
     )
+    _serve(prepared, print_only or in_container, out)
+
+
+def _serve(prepared: Prepared, print_only: bool, out: Output) -> None:
+    """Show the command, or become it."""
+    from ..jobs import serving as job
+
     for note in prepared.notes:
         out.note(note)
-    if print_only or in_container:
+    if print_only:
         Output().result(str(prepared.command))
     else:
         job.start(prepared.command)
@@ -215,8 +241,8 @@ def fit(
 @click.option(
     "--for",
     "task",
-    type=click.Choice(["convert", "serve"]),
-    help="Judge by this task alone [default: convert, and serve where there is an NPU].",
+    type=click.Choice(["convert", "serve", "cpu"]),
+    help="Judge by this task alone; cpu: serve --device cpu [default: convert, and serve where there is an NPU].",
 )
 @common
 def doctor(device: bool, task: Any, as_json: bool, quiet: bool) -> int:
@@ -272,8 +298,9 @@ def _row_document(row: Row) -> dict[str, Any]:
 
 def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
     """A table per task; below each row that is wrong, why it matters and what mends it."""
-    for task in ("convert", "serve"):
-        out.result(f"to {task}:" + ("" if task in tasks else " (not judged: there is no NPU here)"))
+    for task in ("convert", "serve", *(["cpu"] if "cpu" in tasks else [])):
+        purpose = "serve with a CPU's engine" if task == "cpu" else task
+        out.result(f"to {purpose}:" + ("" if task in tasks else " (not judged: there is no NPU here)"))
         for row in (row for row in rows if row.task == task):
             state = {True: "ok", False: "MISSING", None: "-"}[row.ok]
             out.result(f"  {state:8} {row.what}: {row.found} (wanted: {row.wanted})")
@@ -296,6 +323,7 @@ def _show_fit(found: Sequence[Estimate], out: Output) -> None:
         ("activations (estimated)", *(gib(one.activations) for one in found)),
         ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in found)),
         ("tokens in the cache", *(str(one.kv_tokens) for one in found)),
+        *_plugin_rows(found),
         ("largest max-model-len", *(both(one, False) for one in found)),
         ("  with compressed masks", *(both(one, True) for one in found)),
         ("at max-model-len", *(str(one.length) for one in found)),
@@ -305,6 +333,18 @@ def _show_fit(found: Sequence[Estimate], out: Output) -> None:
         ("fits", *("yes" if one.fits else "no" for one in found)),
     ]
     out.table(rows, right=range(1, len(found) + 1))
+
+
+def _plugin_rows(found: Sequence[Estimate]) -> list[tuple[str, ...]]:
+    """The same three numbers with our plugin for vLLM, for directories: only they tell what compression saved."""
+    smaller = [one.with_plugin for one in found]
+    if not any(smaller):
+        return []
+    return [
+        ("  weights with the plugin", *(gib(one.weights) if one else "" for one in smaller)),
+        ("  KV cache with the plugin", *(gib(one.kv_cache) if one else "" for one in smaller)),
+        ("  tokens in it", *(str(one.kv_tokens) if one else "" for one in smaller)),
+    ]
 
 
 def _masks(one: Estimate, compressed: bool) -> str:

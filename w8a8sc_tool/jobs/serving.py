@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from .._version import VERSION
 from ..checking.verify import target_of, verify
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..conversion.convert import Compressed
@@ -21,14 +22,16 @@ from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
 from ..planning import Options, make_plan
 from ..planning import preset as presets
 from ..planning.options import as_sizes
-from ..serving import Command, Estimate, Service, build, container, estimate
+from ..serving import Command, Estimate, Service, build, container, cpu, estimate
 from ..serving.chips import VARIABLE, needed, parse_chips
 from ..serving.command import MOUNTS, capture_warning, release_of
 from ..serving.memory import CHIP_MEMORY, UTILIZATION
 from ..serving.options import Options as VllmOptions
 from ..serving.options import count_of, parse_options, share_of
 from ..serving.packages import version_of
+from ..serving.plugin import Plugin, find_plugin, python_for_cpu
 from ..sharded_state import ShardedState
+from ..workers.machine import cores
 from .compress import model_name
 
 _SIZES: Final = (1, 2, 4, 8)
@@ -47,6 +50,7 @@ def prepare(
     more: Sequence[str] = (),
     *,
     in_container: bool = False,
+    plugin_in_image: bool = False,
     force: bool = False,
     chip_memory: int = CHIP_MEMORY,
     compressed_masks: bool = False,
@@ -57,13 +61,17 @@ def prepare(
 
     more: options for vLLM, which win; UsageError if they cannot work or do not fit, unless `force`. chip_memory, in
     bytes, and compressed_masks are as in `fit`. A container gets the image of the release that the directory was made
-    for.
+    for; plugin_in_image: our plugin for vLLM was added to it.
     """
     environment = os.environ if environment is None else environment
     given = parse_options(more)
     service, notes = _service(Path(path), given, in_container=in_container)
+    plugin, plugin_notes = _plugin(service, environment, in_container=in_container, in_image=plugin_in_image)
+    notes += plugin_notes
     memory = _memory(Path(path), service, given, chip_memory, compressed_masks)
-    service = dataclasses.replace(service, memory=memory)
+    if plugin and memory.with_plugin is not None and given.get("load-format") != ["sharded_state"]:
+        memory = memory.with_plugin
+    service = dataclasses.replace(service, memory=memory, plugin=plugin)
     command = build(
         service, more, environment=environment, force=force, host="0.0.0.0" if in_container else "127.0.0.1"
     )
@@ -74,6 +82,44 @@ def prepare(
         mounts = [mount for mount in MOUNTS if reading.exists(Path(mount))] or list(MOUNTS)
         command = container(service, command, devices=devices, mounts=mounts)
     return Prepared(command, notes)
+
+
+def prepare_for_cpu(
+    path: str | os.PathLike[str],
+    more: Sequence[str] = (),
+    *,
+    force: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Prepared:
+    """The command that serves a directory or a checkpoint with vLLM's engine on this machine's processors.
+
+    Raises as `prepare` does.
+    """
+    environment = os.environ if environment is None else environment
+    service, _ = _service(Path(path), parse_options(more), in_container=True)
+    python = python_for_cpu(environment)
+    command = cpu.build_for_cpu(service, more, python=python, cores=cores(), force=force)
+    missing = ["vLLM's CPU build is not found here: see w8a8sc doctor --for cpu"] if python is None else []
+    return Prepared(command, [cpu.NOTE, *missing, *command.warnings])
+
+
+def _plugin(
+    service: Service, environment: Mapping[str, str], *, in_container: bool, in_image: bool
+) -> tuple[bool, list[str]]:
+    """Whether a directory is served through our plugin for vLLM, and what is lost if not."""
+    if service.kind == "checkpoint":
+        return False, []
+    lost = "compressed weights take the memory of uncompressed ones, and vLLM does not check the files (docs/vllm.md)"
+    if in_container:
+        return in_image, [] if in_image else [f"the image is taken to have no plugin (--plugin-in-image): {lost}"]
+    plugin = find_plugin(environment)
+    if not plugin.works:
+        return False, [f"without the plugin for vLLM, since {plugin.problem}; {lost}"]
+    return True, [] if plugin.version == VERSION else [_other_version(plugin)]
+
+
+def _other_version(plugin: Plugin) -> str:
+    return f"the plugin behind vllm ({plugin.python}) is version {plugin.version}, this tool is {VERSION}"
 
 
 def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Service, list[str]]:
@@ -123,9 +169,10 @@ def _release(target: Target | None, *, in_container: bool) -> tuple[str, list[st
 
 def _memory(path: Path, service: Service, given: VllmOptions, chip_memory: int, compressed_masks: bool) -> Estimate:
     """The memory of a chip with the options that the user gives, for the longest sequence that fits."""
-    ((_, config, weights),) = _weights(path, [service.tp])
+    ((_, config, weights, exact),) = _weights(path, [service.tp])
     return estimate(
         *(config, service.tp, weights),
+        plugin_weights=exact,
         chip=chip_memory,
         max_num_seqs=count_of(given, "max-num-seqs") or service.serving.max_num_seqs,
         compressed_masks=compressed_masks,
@@ -184,11 +231,12 @@ def fit(
     """
     sizes = None if tp is None else as_sizes(tp)
     made = []
-    for size, config, weights in _weights(Path(path), sizes):
+    for size, config, weights, exact in _weights(Path(path), sizes):
         serving = presets.choose(config).serving(size)
         made.append(
             estimate(
                 *(config, size, weights),
+                plugin_weights=exact,
                 chip=chip_memory,
                 max_num_seqs=max_num_seqs or (serving.max_num_seqs if serving else 16),
                 max_model_len=max_model_len,
@@ -198,8 +246,11 @@ def fit(
     return made
 
 
-def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, ModelConfig, int]]:
-    """Sizes, the model's config, and the bytes of a rank's tensors, a compressed weight at its full size."""
+def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, ModelConfig, int, int | None]]:
+    """Sizes, the model's config, and the bytes of a rank's tensors: a compressed weight at its full size, and as it is.
+
+    The last is None for a checkpoint: only compressing it tells.
+    """
     reading.check_folder(folder)
     if is_sharded_state(folder):
         return [_of_directory(folder, wanted)]
@@ -209,10 +260,11 @@ def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, Mode
     if len(set(wanted)) != len(wanted) or not wanted:
         raise UsageError("tensor-parallel sizes must be given, each once")
     options = Options(compress=False)  # as large as what vLLM Ascend allocates for the compressed form
-    return [(size, checkpoint.config, make_plan(checkpoint, size, options).estimated_rank_bytes) for size in wanted]
+    plans = {size: make_plan(checkpoint, size, options) for size in wanted}
+    return [(size, checkpoint.config, plan.estimated_rank_bytes, None) for size, plan in plans.items()]
 
 
-def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, ModelConfig, int]:
+def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, ModelConfig, int, int]:
     with ShardedState.open(folder) as state:
         if other := [size for size in wanted or [] if size != state.tp]:
             raise InputError(
@@ -220,17 +272,18 @@ def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, Mode
                 str(folder),
                 f"give the checkpoint, or no --tp; for another size: w8a8sc reshard {folder} --tp {other[0]}",
             )
-        total = 0
+        total = exact = 0
         for file in state.ranks.get(0, []):
             for name, info in file.tensors.items():
                 module, _, leaf = name.rpartition(".")
                 compressed = file.tensors.get(f"{module}.info") if leaf == "weight" else None
+                exact += info.nbytes
                 if compressed is None:
                     total += info.nbytes
                 else:
                     k, n = (int(value) for value in file.read(compressed.name)[2:4])
                     total += max(info.nbytes, n * k)
-        return state.tp, ModelConfig.parse(folder / "config.json", ARCHITECTURES), total
+        return state.tp, ModelConfig.parse(folder / "config.json", ARCHITECTURES), total, exact
 
 
 def command_for(result: Compressed) -> Command:

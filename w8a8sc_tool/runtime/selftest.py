@@ -74,8 +74,23 @@ class SelfTest:
         parts = (torch.from_numpy(encoded.weight), torch.from_numpy(encoded.index))
         shape = f"m {m}, n {n}, k {k}"
         self._operator("matmul_compress_dequant", shape, _PRODUCT, x, *parts, bias, deq)
+        self._lengths(shape, x, *parts, bias, deq)
         self._operator("quant_matmul", shape, _PRODUCT, x, plain, bias, deq)
         self._operator("dynamic_matmul", shape, _FUNCTION, torch.randn(m, k).half(), plain, torch.from_numpy(scale))
+
+    def _lengths(self, shape: str, x: Tensor, weight: Tensor, index: Tensor, bias: Tensor, deq: Tensor) -> None:
+        """A weight of its own length, as our plugin for vLLM allocates it, against one as vLLM Ascend does.
+
+        The second has n k bytes, the compressed ones in front. The device's results have to be equal bit for bit.
+        """
+        padding = torch.full((deq.numel() * x.shape[1] - weight.numel(),), -1, dtype=torch.int8)
+
+        def product(given: Tensor) -> Tensor:
+            tensors = (tensor.to(self._device) for tensor in (x, given, index, bias, deq))
+            return npu.matmul_compress_dequant(*tensors)
+
+        padded = torch.cat([weight, padding])
+        self._judge("exact and padded weight", shape, 0.0, lambda: product(padded), lambda: product(weight))
 
     def _functions(self, m: int) -> None:
         x, other = torch.randn(m, _HIDDEN).half(), torch.randn(m, _HIDDEN).half()
@@ -120,9 +135,24 @@ class SelfTest:
         *,
         relative: bool = True,
     ) -> None:
-        wanted = _flat(run(cpu, torch.device("cpu")))
+        def reference() -> Any:
+            return run(cpu, torch.device("cpu"))
+
+        self._judge(name, shape, allowed, reference, lambda: run(npu, self._device), relative=relative)
+
+    def _judge(
+        self,
+        name: str,
+        shape: str,
+        allowed: float,
+        reference: Callable[[], Any],
+        result: Callable[[], Any],
+        *,
+        relative: bool = True,
+    ) -> None:
+        """Record how far a result is from its reference; an exception of the device is a result, too."""
         try:
-            found = _flat(run(npu, self._device))
+            wanted, found = _flat(reference()), _flat(result())
         except Exception as error:
             self._outcomes.append(Outcome(name, shape, 0.0, allowed, f"{type(error).__name__}: {str(error)[:200]}"))
             return

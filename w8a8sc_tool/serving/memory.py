@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ def parse_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The memory of one chip at one tensor-parallel size, in bytes. activations: an estimate, all else is counted."""
+    """The memory of one chip at one tensor-parallel size, in bytes. activations: an estimate, all else is counted.
+
+    plugin_weights: what the weights take if every compressed one has its own length; None if that is not known.
+    """
 
     tp: int
     chip: int
@@ -50,6 +54,14 @@ class Estimate:
     max_num_seqs: int
     longest_position: int
     wanted_len: int | None
+    plugin_weights: int | None = None
+
+    @property
+    def with_plugin(self) -> Estimate | None:
+        """The same with our plugin for vLLM, which allocates compressed weights at their own length."""
+        if self.plugin_weights is None:
+            return None
+        return dataclasses.replace(self, weights=self.plugin_weights, plugin_weights=None)
 
     @property
     def kv_cache(self) -> int:
@@ -124,6 +136,7 @@ class Estimate:
             "compressed_masks_here": self.compressed_masks,
             "without_compressed_masks": without,
             "with_compressed_masks": compressed,
+            "with_plugin": None if self.with_plugin is None else self.with_plugin.document(),
         }
 
 
@@ -147,8 +160,11 @@ def estimate(
     max_model_len: int | None = None,
     compressed_masks: bool = False,
     utilization: float = UTILIZATION,
+    plugin_weights: int | None = None,
 ) -> Estimate:
     """Memory of one chip. weights: bytes of a rank's tensors as vLLM Ascend allocates them: compressed ones whole.
+
+    plugin_weights: the same with compressed ones at their own length, None if they are not known.
 
     Embeddings and lm_head count twice: vLLM Ascend 0.18 and 0.23 keep a FRACTAL_NZ copy of each beside the original
     (_310p/ops/vocab_parallel_embedding.py: weight and weight_nz).
@@ -168,6 +184,7 @@ def estimate(
         max_num_seqs=max_num_seqs,
         longest_position=positions if isinstance(positions, int) and positions > 0 else 1 << 20,
         wanted_len=max_model_len,
+        plugin_weights=plugin_weights,
     )
 
 
