@@ -27,6 +27,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
     outside.mkdir()
     (outside / "secret").write_text("nobody touches this")
     before = digests(outside)
+    names = {path.name for path in stage.folder.iterdir()} | {"hostile-w8a8s", "never", "printed"}
     started = time.monotonic()
     for case in cases:
         if part.tried >= rounds if seconds is None else time.monotonic() - started >= seconds:
@@ -35,12 +36,16 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
         folder = stage.folder / "hostile-w8a8s"
         shutil.copytree(origin, folder)
         case.make(folder)
-        for arguments in _commands(case, folder, stage):
-            _judge(part, case, arguments, stage)
+        codes = [(arguments[0], _judge(part, case, arguments, stage)) for arguments in _commands(case, folder, stage)]
+        if ("verify", 0) in codes[:1] and {code for command, code in codes if command == "generate"} != {0}:
+            part.found(f"{case.name}: verified, and generate refuses it")
         part.tried += 1
-        written = [path for path in (stage.folder / "never", Path("touched")) if path.exists()]
-        if digests(outside) != before or (written and not case.harmless):
-            part.found(f"{case.name}: something was written elsewhere: {written}")
+        elsewhere = [path for path in (*stage.folder.iterdir(), Path("touched")) if path.name not in names]
+        elsewhere = [path for path in elsewhere if path.exists()]
+        if digests(outside) != before or elsewhere:
+            part.found(f"{case.name}: something was written elsewhere: {elsewhere}")
+        if (stage.folder / "never").exists() and not case.harmless:
+            part.found(f"{case.name}: something was made of it")
         shutil.rmtree(stage.folder / "never", ignore_errors=True)
         shutil.rmtree(folder)
     part.count("inputs there are", len(cases))
@@ -50,7 +55,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
 def _commands(case: inputs.Case, folder: Path, stage: Stage) -> list[list[str]]:
     never = str(stage.folder / "never")
     if case.of == "directory":
-        return [["verify", str(folder)], ["inspect", str(folder)], ["compare", str(folder), str(folder)]]
+        return inputs.commands(folder, Path(never))
     if case.of == "batch":
         return [["batch", str(folder / inputs.BATCH)]]
     if case.of == "preset":
@@ -59,13 +64,16 @@ def _commands(case: inputs.Case, folder: Path, stage: Stage) -> list[list[str]]:
     return [["inspect", str(folder)], ["compress", str(folder), "-o", never]]
 
 
-def _judge(part: Part, case: inputs.Case, arguments: list[str], stage: Stage) -> None:
+def _judge(part: Part, case: inputs.Case, arguments: list[str], stage: Stage) -> int:
+    """The exit code of a command, which has to be right."""
     what = f"{case.name} ({arguments[0]})"
     code, told, seconds, memory = _measured(arguments, stage)
     part.count("commands")
     part.counts["MiB at most"] = max(part.counts.get("MiB at most", 0), memory >> 20)
     refused = code in (1, 3) and ("error: " in told or arguments[0] in ("verify", "compare"))
-    if not (refused or (case.harmless and code == 0)) or "Traceback" in told:
+    # These two describe what is there, whatever it is good for.
+    may_end_well = case.harmless or (case.of == "directory" and arguments[0] in ("inspect", "compare"))
+    if not (refused or (may_end_well and code == 0)) or "Traceback" in told or "defect" in told:
         part.found(f"{what}: exit code {code}: {told[-300:]}")
     elif refused and "hostile-w8a8s" not in told:
         part.found(f"{what}: the error names no place: {told[-300:]}")
@@ -73,6 +81,7 @@ def _judge(part: Part, case: inputs.Case, arguments: list[str], stage: Stage) ->
         part.found(f"{what}: {seconds:.0f} s")
     if memory > LARGEST_MEMORY:
         part.found(f"{what}: {memory >> 20} MiB")
+    return code
 
 
 def _measured(arguments: list[str], stage: Stage) -> tuple[int, str, float, int]:

@@ -15,7 +15,7 @@ from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.generate import TOLERANCE, generate
-from w8a8sc_tool.runtime.directory import check_directory, config_of
+from w8a8sc_tool.runtime.directory import config_of
 from w8a8sc_tool.runtime.models.qwen3 import Model as Qwen3
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
@@ -269,13 +269,13 @@ def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int]
     missing = Path(shutil.copytree(whole, tmp_path / "missing"))
     (missing / second).unlink()
     with pytest.raises(InputError, match="no file of rank 1"):
-        check_directory(missing)
+        generate(missing, token_ids=PROMPT)
     swapped = Path(shutil.copytree(whole, tmp_path / "swapped"))
     (swapped / first).rename(swapped / "x")
     (swapped / second).rename(swapped / first)
     (swapped / "x").rename(swapped / second)
     with pytest.raises(InputError, match="not the file that the manifest lists"):
-        check_directory(swapped)
+        generate(swapped, token_ids=PROMPT)
     damaged = Path(shutil.copytree(whole, tmp_path / "damaged"))
     content = tensors.read(damaged / first)
     name = "model.layers.2.mlp.gate_up_proj.weight"

@@ -16,7 +16,14 @@ SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 
 
 def example() -> Manifest:
-    tensor = TensorEntry("a.weight", "I8", [128], 64, 192, "blake3:00", "W8A8SC", 0.25, None)
+    digest = "blake3:" + "0" * 64
+    tensors = [
+        TensorEntry("a.weight", "I8", [128], 64, 192, digest, "W8A8SC", 0.25, None),
+        TensorEntry("a.index", "I8", [16], 192, 208, digest, "W8A8SC"),
+        TensorEntry("a.info", "I64", [5], 208, 248, digest, "W8A8SC"),
+        TensorEntry("b.weight", "F16", [2, 4], 248, 264, digest, "FLOAT", None, "source"),
+        TensorEntry("norm.weight", "F16", [4], 264, 272, digest, "FLOAT"),
+    ]
     return Manifest(
         format_version=1,
         tool="w8a8sc",
@@ -26,10 +33,10 @@ def example() -> Manifest:
         architecture="Qwen3ForCausalLM",
         tensor_parallel_size=1,
         options={"max_ratio": 0.95},
-        source="blake3:11",
-        layers=[LayerEntry("a", 128, 320, "W8A8SC", 0.25, None)],
-        ranks=[RankEntry(0, "model-rank-0-part-0.safetensors", 192, 64, "blake3:22", [tensor])],
-        files=[FileEntry("config.json", 2, "blake3:33")],
+        source=digest,
+        layers=[LayerEntry("a", 128, 320, "W8A8SC", 0.25, None), LayerEntry("b", 2, 4, "FLOAT", None, "source")],
+        ranks=[RankEntry(0, "model-rank-0-part-0.safetensors", 272, 64, digest, tensors)],
+        files=[FileEntry("config.json", 2, digest)],
     )
 
 
@@ -45,7 +52,7 @@ def test_round_trip_and_digest() -> None:
     "change",
     [
         lambda text: text.replace('"max_ratio": 0.95', '"max_ratio": 0.96'),
-        lambda text: text.replace('"size": 192', '"size": 193'),
+        lambda text: text.replace('"size": 272', '"size": 273'),
         lambda text: text.replace("\n ", "\n  "),
         lambda text: text + "\n",
         lambda text: text.rstrip("\n"),

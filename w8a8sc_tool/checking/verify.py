@@ -15,7 +15,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.beside import is_hidden, is_pointer_file
 from ..errors import AccessError, InputError
 from ..io import hashing, lfs, reading
-from ..io.safetensors import StoredTensor
+from ..io.safetensors import StoredTensor, TensorFile
 from ..layouts import (
     ARCHITECTURES,
     COMPRESSED,
@@ -120,6 +120,45 @@ def verify(
     return report
 
 
+def refuse_broken(
+    directory: str | os.PathLike[str],
+    *,
+    quick: bool = True,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify a directory that is to be used, its sizes and structure only if `quick`.
+
+    Raises InputError with the first finding, and how to see all.
+    """
+    folder = Path(directory)
+    report = verify(folder, quick=quick, processes=processes, progress=progress)
+    _refuse(report.findings, folder)
+    return report
+
+
+def refuse_broken_ranks(directory: str | os.PathLike[str]) -> int:
+    """The tensor-parallel size of a directory of which the ranks' tensors alone are to be used, with their config.
+
+    Raises InputError unless their files are those of the manifest, by name, size and header, and hold the tensors of
+    the model. Side files may be missing or added.
+    """
+    folder = Path(directory)
+    findings: list[Finding] = []
+    with ShardedState.open(folder) as state:
+        state.check_files()
+        _check_structure(state, _places(state, findings), findings)
+        _refuse(findings, folder)
+        return state.tp
+
+
+def _refuse(findings: list[Finding], folder: Path) -> None:
+    if findings:
+        first, count = findings[0], len(findings)
+        what = first.what if count == 1 else f"{count} findings, first: {first.what}"
+        raise InputError(what, first.where, f"see w8a8sc verify {folder}")
+
+
 def _refused_by_library(state: ShardedState) -> Iterator[Finding]:
     """What the safetensors library, with which vLLM reads the files, says against them."""
     for file in (file for files in state.ranks.values() for file in files):
@@ -215,6 +254,9 @@ def _check_structure(
     for rank, tensors in enumerate(places):
         if state.ranks.get(rank):
             findings += _check_rank(found, description, tensors, str(state.ranks[rank][0].path))
+            findings += _check_infos(found, description, state.ranks[rank])
+    if state.manifest is not None:
+        findings += _check_layers(found, config, description, state.manifest, state.path / manifest_file.NAME)
     return description
 
 
@@ -263,6 +305,42 @@ def _check_rank(
                 )
         elif (info.dtype, info.shape) != (dtype, shape):
             yield Finding(f"{name} is {info.dtype} {list(info.shape)}, not {dtype} {list(shape)}", where)
+
+
+def _check_infos(found: list[Module], description: Description, files: list[TensorFile]) -> Iterator[Finding]:
+    """The sizes that compressed weights claim: the number of tiles leaves open where a matrix ends in its last ones."""
+    for module in found:
+        if not is_compressed(module, description):
+            continue
+        name = f"{module.name}.info"
+        file = next((file for file in files if name in file.tensors), None)
+        if file is None or (file.tensors[name].dtype, file.tensors[name].shape) != ("I64", (5,)):
+            continue  # the structure says so
+        k, n = (int(size) for size in file.read(name)[2:4])
+        if (n, k) != (module.n, module.row_bytes):
+            yield Finding(f"info says k = {k}, n = {n}, not {module.row_bytes} and {module.n}", f"{file.path} ({name})")
+
+
+def _check_layers(
+    found: list[Module], config: ModelConfig, description: Description, manifest: Manifest, path: Path
+) -> Iterator[Finding]:
+    """The manifest's layers against those of the model."""
+    if manifest.architecture != config.architecture:
+        yield Finding(f"architecture is {manifest.architecture}, in config.json {config.architecture}", str(path))
+    listed = {layer.name: (layer.n, layer.k, layer.quantization) for layer in manifest.layers}
+    wanted = {
+        module.name: (module.n, module.k, description.type_of(module.members[0].name))
+        for module in found
+        if module.kind == "linear"
+    }
+    for name in sorted({*listed, *wanted}):
+        if listed.get(name) != wanted.get(name):
+            is_listed, is_wanted = (_size_and_type(layers.get(name)) for layers in (listed, wanted))
+            yield Finding(f"layer {name} is {is_listed}, in the model {is_wanted}", str(path))
+
+
+def _size_and_type(layer: tuple[int, int, str | None] | None) -> str:
+    return f"{layer[2]} {layer[0]} by {layer[1]}" if layer else "absent"
 
 
 def _tensor_tasks(places: list[dict[str, StoredTensor]], *, decode: bool, canonical: bool) -> list[Task]:

@@ -1,11 +1,15 @@
-"""What a folder is called: by the word that its user gave, not by what links lead to."""
+"""What a folder is called, by its user's word and not by what links lead to; and which words may be names."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Final
 
 from . import reading
+
+_LONGEST: Final = 200  # bytes; the folders named after a model add some 30, and file systems allow 255
 
 
 def given_name(path: Path) -> str:
@@ -42,3 +46,15 @@ def is_inside(name: str, levels: int = 1) -> bool:
     except UnicodeEncodeError:  # no file has such a name
         return False
     return len(parts) <= levels and b"\0" not in encoded and not {"", ".", ".."} & set(parts)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a word can be the name of a folder, or a part of it, on every file system and command line.
+
+    Not empty, no path, no control characters, nothing that cannot be written as UTF-8, no option's hyphen in front.
+    """
+    if not name or name in (".", "..") or name[0] == "-" or "/" in name:
+        return False
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return False
+    return len(name.encode()) <= _LONGEST

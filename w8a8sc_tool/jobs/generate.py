@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..checking.verify import refuse_broken_ranks
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..io import files, reading
-from ..runtime.directory import check_directory, config_of
+from ..runtime.directory import config_of
 from ..runtime.models import check_model
 from ..runtime.sampling import Sampling
 from ..workers.machine import cores, free_memory
@@ -85,7 +86,7 @@ def generate(
         raise UsageError("a comparison needs greedy decoding: leave out the temperature")
     folder = Path(directory)
     reading.check_folder(folder)
-    tp = check_directory(folder)
+    tp = refuse_broken_ranks(folder)
     _need(device)
     config = config_of(folder)
     check_model(config.architecture)

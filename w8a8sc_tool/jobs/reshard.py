@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from ..backends.msmodelslim.installed import NATIVE
-from ..checking.verify import target_of, verify
+from ..checking.verify import refuse_broken, target_of
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
 from ..conversion.convert import Compressed, check_space, convert
@@ -29,6 +29,7 @@ from ..planning import Options, make_plan, side_files
 from ..planning.options import as_sizes
 from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState
+from ..sharded_state.manifest import options_of
 from ..workers.progress import Progress, Silent
 
 _DESCRIPTION: Final = "quant_model_description.json"
@@ -57,22 +58,17 @@ def opened(directory: str | os.PathLike[str], progress: Progress, processes: int
     """
     folder = Path(directory)
     sealed = reading.exists(folder / "w8a8sc_manifest.json")
-    report = verify(folder, quick=sealed, processes=processes, progress=progress)
-    if not report.ok:
-        first = report.findings[0]
-        raise InputError(
-            f"{len(report.findings)} findings, first: {first.what}", first.where, f"see w8a8sc verify {folder}"
-        )
+    report = refuse_broken(folder, quick=sealed, processes=processes, progress=progress)
     for gap in report.not_checked if not sealed else ():
         progress.note(f"not checked: {gap}")
     with ShardedState.open(folder) as state:
         config = ModelConfig.parse(folder / "config.json", ARCHITECTURES)
         description = Description.parse(folder / _DESCRIPTION)
         manifest = state.manifest
-        options = Options(target=target_of(state)) if manifest is None else msgspec.convert(manifest.options, Options)
+        options = Options(target=target_of(state)) if manifest is None else options_of(manifest)
         found, problems = modules(config, description, state.tp, options.target)
         refuse(problems)
-        name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", given_name(folder))
+        name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", given_name(folder)) or "model"
         yield Opened(open_source(state, config, description, found), options, name, state.tp)
 
 

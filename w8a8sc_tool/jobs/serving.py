@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from .._version import VERSION
-from ..checking.verify import target_of, verify
+from ..checking.verify import refuse_broken, refuse_broken_ranks, target_of
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..conversion.convert import Compressed
 from ..errors import InputError, MissingError, UsageError
@@ -133,12 +133,7 @@ def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Ser
         preset = presets.choose(checkpoint.config)
         version, notes = _release(None, in_container=in_container)
         return Service(path, "checkpoint", tp, model_name(path), checkpoint.config, preset, version), notes
-    report = verify(path, quick=True)
-    if not report.ok:
-        first = report.findings[0]
-        raise InputError(
-            f"{len(report.findings)} findings, first: {first.what}", first.where, f"see w8a8sc verify {path}"
-        )
+    report = refuse_broken(path)
     with ShardedState.open(path) as state:
         config = ModelConfig.parse(path / "config.json", ARCHITECTURES)
         name = state.manifest.model if state.manifest else given_name(path)
@@ -265,6 +260,7 @@ def _weights(folder: Path, wanted: Sequence[int] | None) -> list[tuple[int, Mode
 
 
 def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, ModelConfig, int, int]:
+    refuse_broken_ranks(folder)
     with ShardedState.open(folder) as state:
         if other := [size for size in wanted or [] if size != state.tp]:
             raise InputError(

@@ -13,10 +13,10 @@ from ..checkpoint.reader import SourceReader
 from ..checkpoint.values import to_float32, to_offset
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.safetensors import DTYPES
-from ..layouts import COMPRESSED, DEFAULT_TARGET, Module, Output, Target, check_size, modules
+from ..layouts import COMPRESSED, Module, Output, Target, check_size, modules
 from . import biases
+from .options import Options
 from .patterns import matches
-from .preset import DEFAULT_MAX_RATIO
 
 Fallback = Literal["source", "pinned", "shape", "ratio"]
 """Why a linear layer is not compressed.
@@ -32,34 +32,6 @@ LARGEST_EXCLUDED_K: Final = 256
 
 # Published recipes compress to 0.40 .. 0.65; used only to estimate sizes before the work.
 ESTIMATED_RATIO: Final = 0.6
-
-
-class Options(msgspec.Struct, frozen=True):
-    """What changes the output besides its input.
-
-    max_ratio: the ratio from which on a layer stays as it is. keep: patterns of layers to leave uncompressed. target:
-    the vLLM Ascend release whose keys are written. preset: the name of the one that was used. compress: False leaves
-    every layer W8A8S. backend: who compresses.
-    """
-
-    max_ratio: float = DEFAULT_MAX_RATIO
-    keep: tuple[str, ...] = ()
-    target: Target = DEFAULT_TARGET
-    preset: str = "none"
-    compress: bool = True
-    backend: str = "native"
-
-    def document(self) -> dict[str, Any]:
-        """The options as they stand in manifests and journals."""
-        return dict(msgspec.json.decode(msgspec.json.encode(self)))
-
-    def check(self) -> None:
-        """Raises UsageError for values that cannot work."""
-        if not 0 < self.max_ratio < 1:
-            raise UsageError(
-                f"max ratio {self.max_ratio:g} is not between 0 and 1",
-                remedy="a compressed weight as large as the original would be refused by vLLM's loader",
-            )
 
 
 class PlannedModule(msgspec.Struct, frozen=True):

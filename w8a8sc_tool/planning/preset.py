@@ -13,9 +13,9 @@ from ..errors import InputError
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import linear_members
+from .options import DEFAULT_MAX_RATIO
 from .patterns import matches
 
-DEFAULT_MAX_RATIO: Final = 0.95
 _LARGEST: Final = 64 << 10  # bytes; YAML is slow to parse
 
 # Installed with the package; in a source tree they lie beside it.

@@ -8,9 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import InputError
+from .._version import VERSION
+from ..errors import InputError, refuse
 from ..io import hashing, lfs, reading
 from ..io.folders import MANIFEST
+from ..planning import Options
+from ..planning.options import from_document
+from .meaning import problems_of
 
 NAME: Final = MANIFEST
 FORMAT_VERSION: Final = 1
@@ -101,6 +105,7 @@ class _Version(msgspec.Struct):
     """What all formats of a manifest have."""
 
     format_version: int
+    tool_version: str = "unknown"
 
 
 def _canonical(content: dict[str, Any]) -> bytes:
@@ -118,14 +123,19 @@ def load(folder: Path) -> Manifest | None:
 
 
 def parse(data: bytes, where: str) -> Manifest:
-    """A manifest from its bytes; raises InputError unless they are the canonical form with the right digest."""
+    """A manifest from its bytes, everything in it being what it can be.
+
+    Raises InputError unless they are the canonical form with the right digest, and say nothing that cannot be.
+    """
     lfs.refuse_pointer(data, where)
     remedy = "it was edited or damaged after it was sealed; restore it or convert again"
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version != FORMAT_VERSION:
+        version = msgspec.json.decode(data, type=_Version)
+        if version.format_version != FORMAT_VERSION:
             raise InputError(
-                f"manifest format {version} is not supported", where, f"this version reads format {FORMAT_VERSION}"
+                f"manifest format {version.format_version}, of w8a8sc {version.tool_version[:40]!r}, is not supported",
+                where,
+                f"this is w8a8sc {VERSION}, which reads format {FORMAT_VERSION}: use the version that made it",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # a ValueError from msgspec 0.21 on only
@@ -138,7 +148,13 @@ def parse(data: bytes, where: str) -> Manifest:
         raise InputError(f"tensor-parallel size {manifest.tensor_parallel_size}", where, remedy)
     if canonical != data:
         raise InputError("its content does not match its own digest", where, remedy)
+    refuse(problems_of(manifest, where))
     return manifest
+
+
+def options_of(manifest: Manifest) -> Options:
+    """The options a directory was made with, as a manifest that `parse` accepted has them."""
+    return from_document(manifest.options, NAME)[0]
 
 
 def schema() -> dict[str, Any]:
