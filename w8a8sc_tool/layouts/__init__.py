@@ -1,4 +1,13 @@
-"""Layouts: for each architecture, how vLLM fuses and cuts a checkpoint's tensors into runtime parameters."""
+"""Layouts: for each architecture, how vLLM fuses and cuts a checkpoint's tensors into runtime parameters.
+
+    architectures/  one table per file, found by listing the folder: adding a model is adding a file
+    words           the words of those tables
+    expand          from a row to tensors on every rank
+    records         what the rest of the program sees: modules, outputs, slices
+    targets         releases of vLLM Ascend
+
+docs/extending.md says how to add an architecture. Nothing is read here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""The sharded_state directory as a thing: writing, sealing, reading. It knows no models."""
+"""The sharded_state directory as a thing: writing, sealing, reading. It knows no models.
+
+    rank_file   a rank's file while it is written: where each tensor goes
+    journal     what of an unfinished directory is durable
+    directory   a directory that appears whole or not at all
+    manifest    every byte of it, by hash; parsed as text that nobody vouches for
+    reader      opening one
+
+docs/reliability.md states the promise that follows from the order in which files are written, synced and renamed.
+"""
 
 from .directory import SealedDirectory, check_target, recover
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
