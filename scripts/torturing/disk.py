@@ -26,6 +26,14 @@ class File:
     durable: bytes = b""
     writes: list[tuple[int, bytes]] = field(default_factory=list)
 
+    def apply(self, operation: str, details: tuple[Any, ...]) -> None:
+        if operation == "writing":
+            self.write(details[1], details[0])
+        elif operation == "syncing":
+            self.sync()
+        else:
+            self.cut(details[0])
+
     def write(self, offset: int, data: bytes) -> None:
         if len(self.now) < offset:
             self.now.extend(bytes(offset - len(self.now)))
@@ -110,12 +118,7 @@ class Disk:
         elif what in ("writing", "cutting off the end", "syncing"):
             file = place.now[name]
             assert isinstance(file, File)
-            if what == "writing":
-                file.write(details[1], details[0])
-            elif what == "syncing":
-                file.sync()
-            else:
-                file.cut(details[0])
+            file.apply(what, details)
         elif what not in ("opening", "opening the folder"):
             raise ValueError(f"an operation nobody knows: {what}")
 

@@ -190,7 +190,9 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Stor
     return places
 
 
-def _check_files(state: ShardedState, manifest: Manifest, *, hash_files: bool) -> Iterator[Finding]:
+def _check_files(  # noqa: C901, PLR0912 - one check after the other, each with its finding
+    state: ShardedState, manifest: Manifest, *, hash_files: bool
+) -> Iterator[Finding]:
     """The directory's files against its manifest: names, sizes, headers, and side files whole."""
     sizes = {r.file: r.size for r in manifest.ranks} | {f.file: f.size for f in manifest.files}
     present = contents(state.path)
