@@ -30,7 +30,7 @@ def group() -> None:
 @_json
 @click.option("--executor", type=Path, help="A program as msmodelslim starts it [default: the vendor's, if installed].")
 def codec(rounds: int, json: str | None, executor: Path | None) -> None:
-    """Encode and decode against zstd, lz4, memcpy, the plain encoder and msmodelslim's executor."""
+    """Encode and decode against the plain coder, zstd, lz4, memcpy and msmodelslim's executor."""
     from .codec import run
 
     run(rounds, json, executor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import lz4.frame
 import numpy as np
 import zstandard
 
-from tests.codec import reference
+from tests.codec.plain_kernel import encode_plainly
 from w8a8sc_tool.backends.msmodelslim.installed import executor_path, installed_executor
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec.tables import FRACTAL_COLUMNS, FRACTAL_ROWS
@@ -19,26 +20,34 @@ from w8a8sc_tool.codec.tables import FRACTAL_COLUMNS, FRACTAL_ROWS
 from . import measure, weights
 
 SHAPE = (2048, 4096)
+EXECUTOR = "msmodelslim's executor"
 
 
 def run(rounds: int, json: str | None, executor: Path | None) -> None:
-    """Print one table of speeds and one of sizes; executor: a program that msmodelslim would start for each tensor."""
+    """Print tables of ratios of speeds, of speeds and of sizes; executor: what msmodelslim would start per tensor."""
     if executor is None and installed_executor() == "vendor":
         executor = executor_path()
-    speed = [["weights", "what", "encode MB/s", "decode MB/s", "of zstd -1"]]
+    ratios = [["weights", "coding", "encode / plain coder", "/ zstd -1", "/ lz4", "decode / zstd -1", "/ lz4"]]
+    speed = [["weights", "W8A8SC", "W16A16SC coding", "zstd -1", "lz4", "memcpy", "plain coder"]]
     size = [["weights", "W8A8SC", "W16A16SC coding", "order-0 entropy", "zstd -1", "zstd -3", "lz4"]]
     results: dict[str, Any] = {}
     for name, weight in weights.distributions(SHAPE):
-        speeds, sizes = one(weight, rounds)
+        encoding, decoding, sizes = one(weight, rounds)
         if executor is not None:
-            seconds = executor_seconds(executor, weight, rounds)
-            speeds["msmodelslim's executor"] = (measure.speeds(weight.nbytes, seconds), None)
-        results[name] = {"MB/s": speeds, "size": sizes}
-        zstd = speeds["zstd -1"]
-        for what, (encoding, decoding) in speeds.items():
-            ratio = f"{encoding[1] / zstd[0][1]:.2f}, {decoding[1] / zstd[1][1]:.2f}" if decoding else ""
-            speed.append([name, what, measure.told(encoding), measure.told(decoding) if decoding else "", ratio])
+            encoding[EXECUTOR] = executor_seconds(executor, weight, rounds)
+        results[name] = {"encode seconds": encoding, "decode seconds": decoding, "size": sizes}
+        for coding in ("W8A8SC", "W16A16SC coding"):
+            others = [measure.ratio(encoding[coding], encoding[other]) for other in ("zstd -1", "lz4")]
+            others += [measure.ratio(decoding[coding], decoding[other]) for other in ("zstd -1", "lz4")]
+            plain = f"{measure.ratio(encoding[coding], encoding['plain coder']):.2f}" if coding == "W8A8SC" else ""
+            ratios.append([name, coding, plain, *(f"{value:.2f}" for value in others)])
+        rates = [measure.speeds(weight.nbytes, encoding[what]) for what in speed[0][1:]]
+        speed.append([name, *(f"{rate[1]:.0f}" for rate in rates)])
         size.append([name, *(f"{sizes[key]:.3f}" for key in ("low", "high", "entropy", "zstd -1", "zstd -3", "lz4"))])
+        if executor is not None:
+            print(f"{name}: {measure.ratio(encoding['W8A8SC'], encoding[EXECUTOR]):.1f} times msmodelslim's executor\n")
+    measure.table(ratios)
+    print("Encoding, MB/s:\n")
     measure.table(speed)
     measure.table(size)
     measure.save(json, "codec", results)
@@ -62,8 +71,11 @@ def executor_seconds(executor: Path, weight: weights.Int8, rounds: int) -> list[
         return measure.in_turns(rounds, executor=compress)["executor"]
 
 
-def one(weight: weights.Int8, rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Speeds of encoding and decoding as (lowest, median, highest), and sizes relative to the input."""
+Seconds = dict[str, list[float]]
+
+
+def one(weight: weights.Int8, rounds: int) -> tuple[Seconds, Seconds, dict[str, float]]:
+    """Seconds of encoding and of decoding in each round, and sizes relative to the input."""
     data = weight.tobytes()
     low, high = encode_matrix(weight), encode_matrix(weight, sparsity="high")
     out = np.empty_like(weight)
@@ -72,31 +84,21 @@ def one(weight: weights.Int8, rounds: int) -> tuple[dict[str, Any], dict[str, fl
     packed["lz4"] = lz4.frame.compress(data)
     unzstd = zstandard.ZstdDecompressor()
     encoders: dict[str, Any] = {
-        "low": lambda: encode_matrix(weight),
-        "high": lambda: encode_matrix(weight, sparsity="high"),
+        "W8A8SC": lambda: encode_matrix(weight),
+        "plain coder": lambda: encode_plainly(weight),
+        "W16A16SC coding": lambda: encode_matrix(weight, sparsity="high"),
         "memcpy": lambda: np.copyto(out, weight),
         **{name: lambda c=compressor: c.compress(data) for name, compressor in compressors.items()},
         "lz4": lambda: lz4.frame.compress(data),
     }
     decoders: dict[str, Any] = {
-        "low": lambda: decode_matrix(low.weight, low.index, low.info, out=out),
-        "high": lambda: decode_matrix(high.weight, high.index, high.info, out=out),
+        "W8A8SC": lambda: decode_matrix(low.weight, low.index, low.info, out=out),
+        "W16A16SC coding": lambda: decode_matrix(high.weight, high.index, high.info, out=out),
         **{name: lambda p=packed[name]: unzstd.decompress(p, max_output_size=len(data)) for name in compressors},
         "lz4": lambda: lz4.frame.decompress(packed["lz4"]),
     }
-    encoding = measure.in_turns(rounds, **encoders)
-    decoding = measure.in_turns(rounds, **decoders)
-    names = {"low": "W8A8SC", "high": "W16A16SC coding"}
-    found: dict[str, Any] = {
-        names.get(key, key): (
-            measure.speeds(len(data), encoding[key]),
-            measure.speeds(len(data), decoding[key]) if key in decoding else None,
-        )
-        for key in encoding
-    }
-    sample = weight[:128, :256]  # the plain encoder takes a second for a few tiles
-    plain = measure.in_turns(1, plain=lambda: reference.encode(sample))["plain"]
-    found["plain encoder"] = (measure.speeds(sample.size, plain), None)
+    encoding = measure.in_turns(rounds, clock=time.thread_time, **encoders)
+    decoding = measure.in_turns(rounds, clock=time.thread_time, **decoders)
     sizes = {name: len(value) / len(data) for name, value in packed.items()}
     sizes |= {"low": low.nbytes / len(data), "high": high.nbytes / len(data), "entropy": weights.tile_entropy(weight)}
-    return found, sizes
+    return encoding, decoding, sizes

@@ -10,11 +10,11 @@ import numpy as np
 from w8a8sc_tool.codec import encode_vectors as coder
 from w8a8sc_tool.codec.dictionary import rank_bytes
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
-from w8a8sc_tool.codec.memory import address_of, load64
+from w8a8sc_tool.codec.memory import address_of
 from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE
 from w8a8sc_tool.codec.tables import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
 from w8a8sc_tool.codec.tiling import deal_tile
-from w8a8sc_tool.codec.vectors import U64x4, lane, splat
+from w8a8sc_tool.codec.vectors import U64x4, lane, load, splat, store
 
 from . import measure, weights
 
@@ -65,15 +65,13 @@ def _code_chunks(steps, scratch, target):  # type: ignore[no-untyped-def]
     """The steps that go chunk by chunk, as `code_symbols` does them."""
     packet = used = splat(U64x4, 0)
     places = splat(U64x4, 40)
-    far = np.empty(4, np.int64)
-    for engine in range(4):
-        far[engine] = np.int64(load64(scratch + coder._SEGMENTS_AT + 8 * engine))
+    store(scratch + coder._NEXT_FAR_AT, load(U64x4, scratch + coder._SEGMENTS_AT))
     for begin in range(0, SHARE_BYTES, coder._CHUNK):
         for engine in range(4):
             if steps > 5:
                 coder.look_up(scratch, engine, begin, coder._CHUNK)
             if steps > 6:
-                far[engine] = coder.put_far(scratch, engine, begin, begin + coder._CHUNK, far[engine])
+                coder.put_far(scratch, engine, begin, begin + coder._CHUNK)
         if steps > 7:
             packet, used, places = coder.merge_and_cut(scratch, coder._CHUNK, packet, used, places, target)
     return np.int64(lane(places, 0))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -442,3 +445,70 @@ def test_nothing_outside_of_the_buffers_is_touched() -> None:
     assert (coded, bypass, raw, foreign) == ([1, 1], [0, 0], [0, 0], [0, 0])
     assert near == 0 and late > 0
     assert 0.75 * TARGET_SLACK < most <= TARGET_SLACK
+
+
+# ---- processors with narrower vectors ----
+
+OTHER_PROCESSOR = """
+import json, re, time
+import numpy as np
+from tests.codec.plain_kernel import encode_plainly
+from tests.codec.weights import sparse
+from w8a8sc_tool.codec import encode
+from w8a8sc_tool.codec.memory import address_of
+from w8a8sc_tool.codec.tiling import Tiling
+
+def encode_fast(weight):
+    tiling = Tiling(*weight.shape)
+    target = np.empty(tiling.coded_bytes + encode.TARGET_SLACK, np.int8)
+    index = np.zeros(tiling.tiles, np.uint64)
+    scratch = np.empty(encode.SCRATCH_BYTES, np.uint8)
+    used = encode.encode_tiles(address_of(weight), weight.strides[0], 0, *weight.shape, 0, tiling.n_tiles, 0,
+                               np.empty((0, 36), np.uint8), address_of(target), index, address_of(scratch))
+    return target[:used], index
+
+def seconds(function, weight):
+    started = time.thread_time()
+    function(weight)
+    return time.thread_time() - started
+
+same = True
+for weight in (
+    sparse((300, 500), 0, 0.3, 3.0, 0.01),
+    sparse((16, 32), 1, 0.5, 1.0, 0.0),
+    sparse((128, 1000), 2, 0.9, 3.0, 0.02),
+    sparse((256, 256), 3, 0.0, 60.0, 0.3),
+):
+    same &= all(np.array_equal(a, b) for a, b in zip(encode_fast(weight), encode_plainly(weight)))
+weight = sparse((512, 1024), 9, 0.1, 3.0, 0.01)
+best = {function: min(seconds(function, weight) for _ in range(9)) for function in (encode_plainly, encode_fast)}
+code = encode.encode_tiles.inspect_asm(encode.encode_tiles.signatures[0])
+print(json.dumps([same, best[encode_plainly] / best[encode_fast], sorted(set(re.findall("[xyz]mm", code)))]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names x86-64 processors")
+@pytest.mark.parametrize(
+    ("name", "features", "registers"),
+    [
+        ("nehalem", "+sse4.2,+popcnt,+cx16,+sahf", ["xmm"]),
+        ("haswell", "+sse4.2,+popcnt,+cx16,+sahf,+avx,+avx2,+bmi,+bmi2,+lzcnt,+movbe,+fma,+f16c", ["xmm", "ymm"]),
+    ],
+)
+def test_processors_with_narrower_vectors(tmp_path: Path, name: str, features: str, registers: list[str]) -> None:
+    """Code for SSE4.2 and for AVX2 alone: the same bytes, and no slower than the plain coder."""
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": name,
+        "NUMBA_CPU_FEATURES": features,
+        "W8A8SC_CACHE_DIR": str(tmp_path),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESSOR], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert result.returncode == 0, result.stderr
+    same, ratio, used = json.loads(result.stdout)
+    assert same
+    assert used == registers
+    assert ratio > 1

@@ -56,7 +56,7 @@ def _count_shares(scratch, length, counts, totals):
 
 
 @part
-def _rank_tile(scratch, length, far, dictionary, counts, totals):
+def _rank_tile(scratch, length, far, size, dictionary, counts, totals):
     """Rank the bytes of a low-sparse tile; returns whether its symbols are in scratch memory, for `code_symbols`.
 
     dictionary: that of the tile before, whose common byte is the first guess, becomes this tile's; far: whether the
@@ -65,10 +65,10 @@ def _rank_tile(scratch, length, far, dictionary, counts, totals):
     guess = np.int64(dictionary[0])
     if not far and find_symbols(scratch, length, guess):
         count_symbols(scratch, length, guess, totals)
-        rank_bytes(totals, 36, dictionary)
+        rank_bytes(totals, size, dictionary)
         return np.int64(dictionary[0]) == guess or find_symbols(scratch, length, np.int64(dictionary[0]))
     _count_shares(scratch, length, counts, totals)
-    rank_bytes(totals, 36, dictionary)
+    rank_bytes(totals, size, dictionary)
     common = np.int64(dictionary[0])
     return far and is_near(totals, common, length) and find_symbols(scratch, length, common)
 
@@ -90,6 +90,7 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
     counts = np.empty((8, 256), np.int32)
     totals = np.empty(256, np.int64)
     dictionary = np.zeros(36, np.uint8)
+    size = 34 if high else 36  # in a variable: numba compiles a function anew for every constant that it is given
     given = dictionaries.shape[0] > 0
     symbols = True
     tile = 0
@@ -106,13 +107,13 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
             if high:
                 if not given:
                     _count_shares(scratch, length, counts, totals)
-                    rank_bytes(totals, 34, dictionary)
+                    rank_bytes(totals, size, dictionary)
                 coded = code_high(scratch, length, dictionary, codes, units, target + used)
             else:
                 if given:
                     symbols = find_symbols(scratch, length, np.int64(dictionary[0]))
                 else:
-                    symbols = _rank_tile(scratch, length, not symbols, dictionary, counts, totals)
+                    symbols = _rank_tile(scratch, length, not symbols, size, dictionary, counts, totals)
                 if symbols:
                     rows = min(128, n - top) if left + 8 < k_fractals else 0
                     coded = code_symbols(

@@ -50,7 +50,7 @@ from .vectors import (
 )
 
 # Symbols 0 to 27 are the bytes -14 to 13, the four above have a meaning. 32 symbols keep the table of pairs (4 KiB) and
-# the four tables of counts (8 KiB) in the nearest cache.
+# the tables of counts (16 KiB) in the nearest cache.
 _SYMBOL_BITS = 5
 _SYMBOLS = 1 << _SYMBOL_BITS
 _LOWEST = -14
@@ -81,10 +81,12 @@ def _aligned(offset: int) -> int:
 _INDICES_AT = 4 * SHARE_STRIDE  # uint16 for every two bytes of the tile, engine after engine
 _FAR_AT = _INDICES_AT + TILE_BYTES + SLACK  # uint16: positions of far bytes, SHARE_BYTES * engine + byte, ascending
 _SEGMENTS_AT = _FAR_AT + 2 * _MOST_FAR  # uint64 [5]: where each engine's part of that list begins; its end
-_CHECKSUMS_AT = _SEGMENTS_AT + 5 * 8  # uint64 [4]
-_COUNTS_AT = _aligned(_CHECKSUMS_AT + 4 * 8)  # uint16 [4, 1024]: by an index's place in 8 bytes
+_NEXT_FAR_AT = _SEGMENTS_AT + 5 * 8  # uint64 [4]: how far step 3 has come in each engine's part
+_CHECKSUMS_AT = _NEXT_FAR_AT + 4 * 8  # uint64 [4]
+_COUNTS_AT = _aligned(_CHECKSUMS_AT + 4 * 8)  # uint16 [8, 1024]: by an index's place in 16 bytes
+_COUNT_TABLES = 8
 _COUNTS_STRIDE = 2 * _PAIRS_OF_SYMBOLS + 64
-_COLUMNS_AT = _COUNTS_AT + 4 * _COUNTS_STRIDE  # uint16 [32]
+_COLUMNS_AT = _COUNTS_AT + _COUNT_TABLES * _COUNTS_STRIDE  # uint16 [32]
 _ENTRIES_AT = _COLUMNS_AT + 2 * _SYMBOLS  # uint32 [256 + 32]: an entry for every byte, and for every symbol
 _TABLE_AT = _ENTRIES_AT + 4 * (256 + _SYMBOLS)  # uint32 [1024]: an entry for every index
 _CODES_AT = _TABLE_AT + 4 * _PAIRS_OF_SYMBOLS  # uint32 [2, _CHUNK / 8, 4 engines, 2]: entries of a chunk's pairs
@@ -208,20 +210,20 @@ def is_near(totals, common, length):
 def count_symbols(scratch, length, common, totals):
     """Step 2: how often each byte occurs in a tile, into totals (int64 [256]), after find_symbols(..., common)."""
     counts = scratch + _COUNTS_AT
-    for place in range(counts, counts + 4 * _COUNTS_STRIDE, 64):
+    for place in range(counts, counts + _COUNT_TABLES * _COUNTS_STRIDE, 64):
         store(place, splat(U8x64, 0))
     for engine in range(4):
         begin = scratch + _INDICES_AT + engine * SHARE_BYTES
-        # A table per index in 8 bytes: counting the same index again soon would have to wait for the store before.
-        for place in range(begin, begin + length, 8):
-            for number in range(4):
+        # Several tables in turn: counting the same index again soon would have to wait for the store before.
+        for place in range(begin, begin + length, 2 * _COUNT_TABLES):
+            for number in range(_COUNT_TABLES):
                 cell = counts + number * _COUNTS_STRIDE + 2 * load16(place + 2 * number)
                 store16(cell, load16(cell) + 1)
     columns = splat(U16x32, 0)  # a tile has 16384 indices: sums fit
     totals[:] = 0
     for second in range(_SYMBOLS):
         row = splat(U16x32, 0)
-        for number in range(4):
+        for number in range(_COUNT_TABLES):
             row += load(U16x32, counts + number * _COUNTS_STRIDE + 2 * _SYMBOLS * second)
         columns += row
         _add_symbols(second, np.int64(sum_of_lanes(row)), common, totals)
@@ -293,11 +295,12 @@ def look_up(scratch, engine, begin, size):
 
 
 @part
-def put_far(scratch, engine, begin, end, far):
+def put_far(scratch, engine, begin, end):
     """Step 3 for the far bytes of one engine between `begin` and `end`: overwrite the entries that hold them.
 
-    far: address in the list of the first that is not before `begin`; returns that of the first not before `end`.
+    Goes on in the list of far bytes where it has stopped.
     """
+    far = np.int64(load64(scratch + _NEXT_FAR_AT + 8 * engine))
     last = np.int64(load64(scratch + _SEGMENTS_AT + 8 * engine + 8))
     indices = scratch + _INDICES_AT + engine * SHARE_BYTES
     share = scratch + engine * SHARE_STRIDE
@@ -314,7 +317,7 @@ def put_far(scratch, engine, begin, end, far):
         # Where look_up has put it.
         store32(target + 4 * (even & ~7) + _HALF_BYTES * (even >> 2 & 1) + 2 * (even & 2), entry)
         far += 2
-    return far
+    store64(scratch + _NEXT_FAR_AT + 8 * engine, np.uint64(far))
 
 
 @part
@@ -325,20 +328,19 @@ def _entry_number(symbol, byte):
 
 @part
 def _merge(entries):
-    """Step 4 for 4 bytes in each lane: (codes, begins, bits) from entries of two pairs (uint64x8).
+    """Step 4 for 4 bytes in each lane: (codes, begins, bits) from the entries of two pairs, all uint64x8.
 
     codes: up to 48 bits, the first byte's lowest; begins: a 1 where the codes of all bytes but the first begin; bits:
     how many there are.
     """
-    bits_0 = (entries >> 24) & 15
-    bits_1 = (entries >> 28) & 15
+    lengths = (entries >> 24) & 0xFF
+    bits_0 = lengths & 15
+    half = bits_0 + (lengths >> 4)
     bits_2 = (entries >> 56) & 15
-    bits_3 = entries >> 60
-    half = bits_0 + bits_1
     codes = (entries & 0xFFFFFF) | ((entries >> 32) & 0xFFFFFF) << half
     one = splat(U64x8, 1)
     begins = (one << bits_0) | ((one << bits_2) | 1) << half
-    return codes, begins, half + bits_2 + bits_3
+    return codes, begins, half + bits_2 + (entries >> 60)
 
 
 @part
@@ -423,10 +425,7 @@ def code_symbols(scratch, length, dictionary, codes, units, payload, ahead, stri
     packet = splat(U64x4, 0)
     used = splat(U64x4, 0)
     places = (lane_numbers(U64x4) << 5) + (HEADER_BYTES // 32 * 128 + HEADER_BYTES % 32)
-    far_0 = np.int64(load64(scratch + _SEGMENTS_AT))
-    far_1 = np.int64(load64(scratch + _SEGMENTS_AT + 8))
-    far_2 = np.int64(load64(scratch + _SEGMENTS_AT + 16))
-    far_3 = np.int64(load64(scratch + _SEGMENTS_AT + 24))
+    store(scratch + _NEXT_FAR_AT, load(U64x4, scratch + _SEGMENTS_AT))
     for begin in range(0, length, _CHUNK):
         end = min(begin + _CHUNK, length)
         for row in range(begin * 16 // _CHUNK, min(begin * 16 // _CHUNK + 16, rows)):
@@ -434,10 +433,7 @@ def code_symbols(scratch, length, dictionary, codes, units, payload, ahead, stri
                 prefetch(ahead + row * stride + line)
         for engine in range(4):
             look_up(scratch, engine, begin, end - begin)
-        far_0 = put_far(scratch, 0, begin, end, far_0)
-        far_1 = put_far(scratch, 1, begin, end, far_1)
-        far_2 = put_far(scratch, 2, begin, end, far_2)
-        far_3 = put_far(scratch, 3, begin, end, far_3)
+            put_far(scratch, engine, begin, end)
         packet, used, places = merge_and_cut(scratch, end - begin, packet, used, places, payload)
         # A packet that would begin where a share ends: the stream is no shorter than the share.
         if above(places, splat(U64x4, 4 * length - 1)) != 0:
