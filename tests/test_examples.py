@@ -62,3 +62,13 @@ def test_the_container_runs_commands_that_exist() -> None:
     text = (EXAMPLES / "container" / "Dockerfile").read_text()
     assert re.findall(r"^RUN w8a8sc (\w+)$", text, re.MULTILINE) == ["compile"]
     assert 'ENTRYPOINT ["w8a8sc"]' in text
+
+
+def test_the_python_interface(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "api.py", tmp_path]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("verified against the source: True") for line in lines)
+    assert any(line.startswith("an error says") and "no such folder" in line for line in lines)
+    assert len(list(tmp_path.rglob("w8a8sc_manifest.json"))) == 2 and (tmp_path / "back").is_dir()

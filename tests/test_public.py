@@ -18,8 +18,14 @@ from w8a8sc_tool.jobs.reshard import reshard
 from w8a8sc_tool.planning.options import as_patterns, as_sizes
 
 FUNCTIONS = {
-    *("compress", "plan", "verify", "compare", "reshard", "to_checkpoint", "fit", "generate", "inspect", "synthesize"),
+    *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "synthesize"),
+    *("inspect", "verify", "compare", "fit", "examine"),
+    *("prepare_serving", "start_serving", "generate", "install_executor", "uninstall_executor", "compile_kernels"),
     *("encode_matrix", "decode_matrix"),
+}
+RESULTS = {
+    *("Compressed", "Plan", "Outcome", "Inspection", "Report", "Finding", "Comparison", "Estimate", "Row"),
+    *("Prepared", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
 }
 ERRORS = {"W8A8SCError", "InputError", "UsageError", "WorkError", "MissingError"}
 PACKAGE = Path(w8a8sc_tool.__file__).parent
@@ -57,7 +63,7 @@ def test_public_names_are_what_they_are_before_and_after_use() -> None:
     kinds = {line.split()[0]: line.split()[1:] for line in printed.splitlines()}
     assert kinds == (
         {name: ["function", name] for name in FUNCTIONS}
-        | {name: ["class", name] for name in ERRORS}
+        | {name: ["class", name] for name in ERRORS | RESULTS}
         | {"VERSION": ["text", w8a8sc_tool.__version__]}
     )
 

@@ -73,7 +73,7 @@ def test_what_is_no_batch(content: object, message: str, tmp_path: Path) -> None
 
 def test_one_size_and_one_pattern_stand_for_themselves(tiny: Path, tmp_path: Path) -> None:
     jobs = [{"model": str(tiny), "tp": 2, "keep": "*.o_proj"}]
-    (outcome,) = job.run(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs, "processes": 1}))
+    (outcome,) = job.run_batch(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs, "processes": 1}))
     assert (outcome.state, outcome.tp) == ("made", (2,))
     manifest = json.loads((Path(outcome.directories[0]) / "w8a8sc_manifest.json").read_text())
     assert manifest["options"]["keep"] == ["*.o_proj"]
@@ -82,7 +82,7 @@ def test_one_size_and_one_pattern_stand_for_themselves(tiny: Path, tmp_path: Pat
 def test_everything_is_checked_before_anything_is_made(tiny: Path, tmp_path: Path) -> None:
     jobs = [{"model": str(tiny)}, {"model": str(tiny), "tp": [1, 3]}, {"model": "nothing"}, {"model": str(tiny)}]
     with pytest.raises(InputError) as raised:
-        job.run(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}))
+        job.run_batch(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}))
     told = [str(problem) for problem in raised.value.problems]
     assert any("job 2: " in line and "sizes that work" in line for line in told)
     assert any("job 3: no such folder" in line for line in told)
@@ -113,7 +113,7 @@ def test_a_failure_stops_the_others_only_when_asked(
 
     target_folder(tmp_path / "other", "In-the-way", 1).mkdir(parents=True)
     stopping = write(tmp_path / "c.yaml", {"output": "other", "jobs": jobs, "stop_on_failure": True})
-    assert [outcome.state for outcome in job.run(stopping)] == ["failed", "skipped"]
+    assert [outcome.state for outcome in job.run_batch(stopping)] == ["failed", "skipped"]
 
 
 def test_one_bar_for_all(tiny: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_one_bar_for_all(tiny: Path, tmp_path: Path) -> None:
 
     bar = Bar()
     jobs = [{"model": str(tiny), "name": name} for name in ("a", "b")]
-    job.run(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}), progress=bar)
+    job.run_batch(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}), progress=bar)
     assert len(bar.begun) == bar.ended == 1
     assert bar.done == bar.begun[0][1]
 
@@ -143,7 +143,7 @@ def test_one_bar_for_all(tiny: Path, tmp_path: Path) -> None:
 def test_without_ray(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingError, match=r"w8a8sc\[ray\]"):
-        job.run(write(tmp_path / "b.yaml", {"jobs": [{"model": str(tiny)}]}), engine="ray")
+        job.run_batch(write(tmp_path / "b.yaml", {"jobs": [{"model": str(tiny)}]}), engine="ray")
 
 
 CLUSTER = """

@@ -104,5 +104,5 @@ def test_every_command_that_takes_a_directory(
 ATTEMPTS: dict[str, list[Callable[[Path, Path], object]]] = {
     "checkpoint": [lambda folder, _: inspect(folder), lambda folder, _: plan(folder)],
     "preset": [lambda folder, tiny: plan(tiny, preset=str(folder / hostile.PRESET))],
-    "batch": [lambda folder, _: batch.run(folder / hostile.BATCH)],
+    "batch": [lambda folder, _: batch.run_batch(folder / hostile.BATCH)],
 }

@@ -241,31 +241,33 @@ def test_a_sealed_directory(sealed: Callable[[int], Path], capsys: pytest.Captur
     assert found[""] == [str(sealed(2))]
     assert found["--tensor-parallel-size"] == ["2"] and found["--port"] == ["9000"]
     assert "0.18.0 is assumed" in printed.err
-    warned = job.prepare(sealed(2), ["--cudagraph-capture-sizes", "1", "2", "4"])
+    warned = job.prepare_serving(sealed(2), ["--cudagraph-capture-sizes", "1", "2", "4"])
     assert any("event ids" in note for note in warned.notes)
 
 
 def test_a_directory_without_a_manifest_and_a_checkpoint(sealed_copy: Path, tiny: Path) -> None:
     (sealed_copy / "w8a8sc_manifest.json").unlink()
-    prepared = job.prepare(sealed_copy)
+    prepared = job.prepare_serving(sealed_copy)
     assert parsed(prepared.command.words)["--tensor-parallel-size"] == ["2"]
     assert any("not checked" in note for note in prepared.notes)
-    checkpoint = parsed(job.prepare(tiny, ["--tensor-parallel-size", "4"]).command.words)
+    checkpoint = parsed(job.prepare_serving(tiny, ["--tensor-parallel-size", "4"]).command.words)
     assert "--load-format" not in checkpoint and checkpoint["--tensor-parallel-size"] == ["4"]
     with pytest.raises(InputError, match="sizes that work"):
-        job.prepare(tiny, ["-tp", "3"])
+        job.prepare_serving(tiny, ["-tp", "3"])
 
 
 def test_a_broken_directory_is_not_served(sealed_copy: Path) -> None:
     (sealed_copy / "model-rank-1-part-0.safetensors").unlink()
     with pytest.raises(InputError, match="see w8a8sc verify"):
-        job.prepare(sealed_copy)
+        job.prepare_serving(sealed_copy)
 
 
 def test_container(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     for name in ("davinci0", "davinci3", "davinci_manager"):
         (tmp_path / name).touch()
-    prepared = job.prepare(sealed(2), ["--port", "8001"], in_container=True, environment={}, device_folder=tmp_path)
+    prepared = job.prepare_serving(
+        sealed(2), ["--port", "8001"], in_container=True, environment={}, device_folder=tmp_path
+    )
     words = prepared.command.words
     begin = words.index("vllm")
     docker = words[:begin]
@@ -285,7 +287,7 @@ def test_a_container_for_a_cached_checkpoint(tiny: Path, tmp_path: Path) -> None
     snapshot.mkdir(parents=True)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
-    words = job.prepare(snapshot, in_container=True, environment={}, device_folder=tmp_path).command.words
+    words = job.prepare_serving(snapshot, in_container=True, environment={}, device_folder=tmp_path).command.words
     assert f"{snapshot}:{snapshot}:ro" in words and f"{blobs}:{blobs}:ro" in words
     assert words[words.index("serve") + 1] == str(snapshot)
     assert words[words.index("--served_model_name") + 1] == "Toy"
@@ -299,11 +301,11 @@ def test_the_image_is_that_of_the_release(
     model = synthesize(tmp_path / "Model", layers=1, types=[("*.o_proj", "W8A8_DYNAMIC")])
     (result,) = compress(model, tmp_path / "out", target=target, verify_output=False, processes=1)
     monkeypatch.setattr(job, "version_of", lambda package: "0.18.0")
-    words = job.prepare(result.directory, in_container=True, device_folder=tmp_path).command.words
+    words = job.prepare_serving(result.directory, in_container=True, device_folder=tmp_path).command.words
     assert f"quay.io/ascend/vllm-ascend:{image}" in words
     config = json.loads(words[words.index("--additional-config") + 1])["ascend_compilation_config"]
     assert set(config) == ({"fuse_norm_quant"} if target == "0.18" else {"enable_npugraph_ex"})
-    notes = job.prepare(result.directory).notes
+    notes = job.prepare_serving(result.directory).notes
     assert any("does not load" in note for note in notes) == (target == "0.23")
 
 
@@ -323,4 +325,4 @@ def test_starting(sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: py
     assert ran.stdout.endswith(" 0,1\n") and "'--load_format', 'sharded_state'" in ran.stdout
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingError, match="vllm is not installed"):
-        job.start(job.prepare(sealed(2)).command)
+        job.start_serving(job.prepare_serving(sealed(2)).command)

@@ -69,16 +69,16 @@ def test_serve_uses_it_where_it_is_and_says_what_is_lost_where_not(
     sealed: Callable[[int], Path], tiny: Path, tmp_path: Path
 ) -> None:
     environment = python_with(tmp_path, VERSION)
-    prepared = job.prepare(sealed(2), environment=environment)
+    prepared = job.prepare_serving(sealed(2), environment=environment)
     assert parse(prepared.command.words)["--load-format"] == ["w8a8sc"]
     assert not any("plugin" in note for note in prepared.notes)
-    without = job.prepare(sealed(2), environment={**environment, "VLLM_PLUGINS": "ascend"})
+    without = job.prepare_serving(sealed(2), environment={**environment, "VLLM_PLUGINS": "ascend"})
     assert parse(without.command.words)["--load-format"] == [GUIDE]
     assert any("VLLM_PLUGINS=ascend leaves it out" in note for note in without.notes)
-    chosen = job.prepare(sealed(2), ["--load-format", GUIDE], environment=environment)
+    chosen = job.prepare_serving(sealed(2), ["--load-format", GUIDE], environment=environment)
     assert parse(chosen.command.words)["--load-format"] == [GUIDE]
-    assert "--load-format" not in parse(job.prepare(tiny, environment=environment).command.words)
-    other = job.prepare(sealed(2), environment=python_with(make(tmp_path / "other"), "0.0.1"))
+    assert "--load-format" not in parse(job.prepare_serving(tiny, environment=environment).command.words)
+    other = job.prepare_serving(sealed(2), environment=python_with(make(tmp_path / "other"), "0.0.1"))
     assert any("is version 0.0.1, this tool is" in note for note in other.notes)
 
 
@@ -88,9 +88,9 @@ def make(folder: Path) -> Path:
 
 
 def test_a_container_has_it_if_the_user_says_so(sealed: Callable[[int], Path], tmp_path: Path) -> None:
-    plain = job.prepare(sealed(2), in_container=True, device_folder=tmp_path)
+    plain = job.prepare_serving(sealed(2), in_container=True, device_folder=tmp_path)
     assert "sharded_state" in plain.command.words and any("--plugin-in-image" in note for note in plain.notes)
-    told = job.prepare(sealed(2), in_container=True, plugin_in_image=True, device_folder=tmp_path)
+    told = job.prepare_serving(sealed(2), in_container=True, plugin_in_image=True, device_folder=tmp_path)
     assert "w8a8sc" in told.command.words and "sharded_state" not in told.command.words
     assert run(["serve", str(sealed(2)), "--plugin-in-image"]) == 2
 

@@ -252,7 +252,7 @@ def batch(file: str, engine: Any, ray_address: str | None, processes: int | None
     from ..jobs import batch as job
 
     out = Output(as_json=as_json, quiet=quiet)
-    outcomes = job.run(file, engine=engine, address=ray_address, processes=processes, progress=out)
+    outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, progress=out)
     out.document([_outcome_document(outcome) for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
 
-from ..errors import MissingError
 from .group import common, group
 from .output import Output, size
 
 
 @group.command("compile", short_help="Compile the kernels ahead, for image builds")
 @common
-def compile_kernels(as_json: bool, quiet: bool) -> None:
+def compile_command(as_json: bool, quiet: bool) -> None:
     """Compile the kernels now, so that no later start has to: for image builds.
 
     \b
     Example:
       RUN pip install w8a8sc && w8a8sc compile
     """
-    from ..codec.cache import CACHE_VARIABLE, cache_folder
+    from ..jobs.kernels import compile_kernels
 
-    folder = cache_folder()
-    if folder is None:
-        raise MissingError("no folder for compiled kernels can be written", remedy=f"set {CACHE_VARIABLE} to one")
-    import_module("w8a8sc_tool.codec.matrix")
+    folder = compile_kernels()
     out = Output(as_json=as_json, quiet=quiet)
     out.document({"folder": str(folder)})
     out.result(f"compiled kernels are in {folder}")

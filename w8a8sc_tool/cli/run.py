@@ -156,7 +156,7 @@ def serve(
     if device == "cpu":
         _serve(job.prepare_for_cpu(directory, vllm_args, force=force), print_only, out)
         return
-    prepared = job.prepare(
+    prepared = job.prepare_serving(
         *(directory, vllm_args),
         in_container=in_container,
         plugin_in_image=plugin_in_image,
@@ -176,7 +176,7 @@ def _serve(prepared: Prepared, print_only: bool, out: Output) -> None:
     if print_only:
         Output().result(str(prepared.command))
     else:
-        job.start(prepared.command)
+        job.start_serving(prepared.command)
 
 
 @group.command(short_help="Say what fits on a chip, and how long sequences may get")

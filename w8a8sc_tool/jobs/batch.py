@@ -111,7 +111,7 @@ def _path(text: str, file: Path) -> str:
     return str(reading.absolute(file).parent / reading.home_expanded(Path(os.path.expandvars(text))))
 
 
-def run(
+def run_batch(
     path: str | os.PathLike[str],
     *,
     engine: Engine = "local",

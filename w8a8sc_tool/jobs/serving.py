@@ -45,7 +45,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(
+def prepare_serving(
     path: str | os.PathLike[str],
     more: Sequence[str] = (),
     *,
@@ -196,7 +196,7 @@ def _devices(folder: Path, chosen: str | None, count: int, notes: list[str]) -> 
     return [f"/dev/davinci{number}" for number in range(count)]
 
 
-def start(command: Command) -> None:
+def start_serving(command: Command) -> None:
     """Become the command: its signals and its exit code are then vLLM's own. Raises MissingError without vLLM."""
     program = shutil.which(command.words[0])
     if program is None:
