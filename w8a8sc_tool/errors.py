@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .text import one_line
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -15,8 +17,9 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
+        """One line, whatever names are in it."""
         text = f"{self.what}, {self.where}" if self.where else self.what
-        return f"{text}: {self.remedy}" if self.remedy else text
+        return one_line(f"{text}: {self.remedy}" if self.remedy else text)
 
 
 class W8A8SCError(Exception):

@@ -10,6 +10,7 @@ from ..errors import AccessError, Problem, refuse
 from ..io import lfs, reading
 from ..io.folders import MANIFEST, RANK_FILE
 from ..io.names import is_inside
+from ..text import is_showable
 from . import config as config_file
 from . import description as description_file
 from .description import Description
@@ -23,6 +24,8 @@ _LARGEST_FILE: Final = 1 << 30
 _LARGEST_FOLDER: Final = 16 << 20
 _MOST_FILES: Final = 100
 _MOST_TOLD: Final = 10
+
+_NOT_SHOWABLE: Final = "its name is not UTF-8 or has control characters: a manifest could not name it"
 
 # What a folder of ours has itself.
 _OWN: Final = frozenset({description_file.NAME, *description_file.LEGACY_NAMES, config_file.NAME, MANIFEST})
@@ -80,7 +83,9 @@ def side_files_of(folder: Path, named: Collection[str], weights: Collection[str]
     for path in reading.entries(folder):
         if path.name in _OWN or path.name in weights or is_hidden(path.name):
             continue
-        if reading.is_folder(path):
+        if not is_showable(path.name):
+            left_out.append(f"{path.name} ({_NOT_SHOWABLE})")
+        elif reading.is_folder(path):
             try:
                 taken, left = _of_folder(path, named)
             except AccessError:
@@ -108,7 +113,9 @@ def _of_folder(folder: Path, named: Collection[str]) -> tuple[list[SideFile], li
         name = f"{folder.name}/{path.name}"
         if is_hidden(path.name):
             continue
-        if reading.is_folder(path):
+        if not is_showable(path.name):
+            left_out.append(f"{name} ({_NOT_SHOWABLE})")
+        elif reading.is_folder(path):
             left_out.append(f"{name} (a folder in a folder)")
         elif reason := _reason_against(path, name, named):
             weights = weights or path.name.endswith(WEIGHT_SUFFIXES)

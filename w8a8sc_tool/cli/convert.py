@@ -101,7 +101,7 @@ def compress(
     """
     from ..jobs import compress as job
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=not dry_run)
     if dry_run:
         plans = job.plan(
             *(model,), tp=tp, max_ratio=max_ratio, keep=keep, preset=preset, target=target, compress=not no_compress
@@ -188,7 +188,7 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
             raise UsageError(f"{flag} does not go with --checkpoint, which is written by one process in one go")
     from ..jobs.reshard import to_checkpoint
 
-    out = Output(as_json=how["as_json"], quiet=how["quiet"])
+    out = Output(as_json=how["as_json"], quiet=how["quiet"], makes=True)
     path = to_checkpoint(directory, how["output"], overwrite=how["overwrite"], progress=out)
     out.document({"checkpoint": str(path)})
     out.result(str(path))
@@ -209,7 +209,7 @@ def _reshard(
 ) -> None:
     from ..jobs import reshard as job
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
     results = job.reshard(
         *(directory, output),
         tp=tp,
@@ -251,13 +251,14 @@ def batch(file: str, engine: Any, ray_address: str | None, processes: int | None
     """
     from ..jobs import batch as job
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
     outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, progress=out)
     out.document([_outcome_document(outcome) for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:
         sizes, made = ", ".join(map(str, outcome.tp)), size(outcome.output_bytes) if outcome.ok else ""
-        rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), outcome.error[:200]))
+        error = outcome.error.replace("\n", "; ")[:200]
+        rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), error))
     out.table(rows, right=(3, 4))
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from ..errors import W8A8SCError
+from ..text import one_line
 from .group import group
-from .output import drop_stdout
+from .output import drop, prepare_streams, say
 
 # Their commands add themselves to the group.
 for _module in ("convert", "check", "run", "prepare"):
@@ -33,11 +34,17 @@ def _terminate(*_: Any) -> None:
 def main() -> None:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    prepare_streams()
     code = run(sys.argv[1:])
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()
+        drop(sys.stdout)
+    except OSError as error:  # of help; commands say it themselves
+        say(f"error: standard output cannot be written to ({error.strerror or error})")
+        drop(sys.stdout)
+        code = code or 1
     sys.exit(code)
 
 
@@ -49,33 +56,30 @@ def run(arguments: list[str]) -> int:
     except W8A8SCError as error:
         _debug()
         for problem in error.problems[:_MOST_PROBLEMS]:
-            print(f"error: {problem}", file=sys.stderr)
+            say(f"error: {problem}")
         if len(error.problems) > _MOST_PROBLEMS:
-            print(f"error: and {len(error.problems) - _MOST_PROBLEMS} more like these", file=sys.stderr)
+            say(f"error: and {len(error.problems) - _MOST_PROBLEMS} more like these")
         return error.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
         _debug()
         hint = f": see {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        print(f"error: {error.format_message().removesuffix('.')}{hint}", file=sys.stderr)
+        say(f"error: {one_line(error.format_message()).removesuffix('.')}{hint}")
         return 2
     except (click.Abort, KeyboardInterrupt):
-        print("interrupted: run the same command again", file=sys.stderr)
+        say("interrupted: run the same command again")
         return 130
     except _Terminated:
-        print("terminated: run the same command again", file=sys.stderr)
+        say("terminated: run the same command again")
         return 143
     except MemoryError:
-        print("error: not enough memory: use fewer processes (-j)", file=sys.stderr)
+        say("error: not enough memory: use fewer processes (-j)")
         return 1
     except Exception as error:
         _debug()
-        print(
-            f"error: this is a defect of w8a8sc ({type(error).__name__}: {error}): "
-            "report it with the output of W8A8SC_DEBUG=1",
-            file=sys.stderr,
-        )
+        told = one_line(f"{type(error).__name__}: {error}")
+        say(f"error: this is a defect of w8a8sc ({told}): report it with the output of W8A8SC_DEBUG=1")
         return 1
 
 

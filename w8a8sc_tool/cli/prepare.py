@@ -22,7 +22,7 @@ def compile_command(as_json: bool, quiet: bool) -> None:
     from ..jobs.kernels import compile_kernels
 
     folder = compile_kernels()
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
     out.document({"folder": str(folder)})
     out.result(f"compiled kernels are in {folder}")
 
@@ -41,7 +41,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
     """
     from ..backends.msmodelslim import installed as backend
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
     path = backend.uninstall_executor() if uninstall else backend.install_executor()
     out.document({"executor": str(path) if path else None, "installed": not uninstall})
     if uninstall:
@@ -115,7 +115,7 @@ def synthesize(
     """
     from ..synthesis import synthesize as job
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
     types = None
     if floats or w8a8 or dynamic or w16a16s or no_float:
         recipe = () if no_float or floats else job.MODELS[preset].float_layers if preset in job.MODELS else ()

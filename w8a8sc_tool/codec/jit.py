@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,11 +20,16 @@ _config: Any = numba.core.config
 
 
 def _announce() -> None:
-    """One line for whoever wonders why the first start takes long."""
+    """One line for whoever wonders why the first start takes long; nobody may be there to read it."""
     if _FOLDER is None:
-        print("compiling kernels (no folder to keep them can be written) ...", file=sys.stderr, flush=True)
+        line = "compiling kernels (no folder to keep them can be written) ..."
     elif not cache.is_complete(_FOLDER):
-        print(f"compiling kernels, once for this version, into {_FOLDER} ...", file=sys.stderr, flush=True)
+        line = f"compiling kernels, once for this version, into {_FOLDER} ..."
+    else:
+        return
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
 
 
 _FOLDER = cache.cache_folder()

@@ -14,6 +14,7 @@ from ..backends.msmodelslim.installed import Backend
 from ..checkpoint import Checkpoint
 from ..errors import AccessError, InputError, UsageError
 from ..io import reading
+from ..io.names import is_plain
 from ..layouts import UNCOMPRESSED
 from ..planning import Plan
 from ..sharded_state import Manifest, check_target, recover
@@ -73,8 +74,8 @@ def convert(
     progress: Progress,
 ) -> list[Compressed]:
     """Carry out plans for one checkpoint, each into a directory below `output`; raises as `compress` does."""
-    if "/" in name or "\0" in name or name in (".", ".."):
-        raise UsageError(f"{name!r} cannot be part of a folder's name", remedy="give another --name")
+    if not is_plain(name):
+        raise UsageError(f"{name} cannot be part of a folder's name", remedy="give another --name")
     count = processes or default_processes(BYTES_PER_VENDOR if engine.executor else BYTES_PER_WORKER)
     if count < 1:
         raise UsageError("the number of processes must be positive")

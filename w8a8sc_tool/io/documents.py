@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from ..errors import InputError
+from ..text import is_document
 from . import lfs, reading
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")  # the only way for one into JSON: UTF-8 has none
 
 
 def read_small(path: Path, largest: int) -> bytes:
@@ -37,6 +41,8 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"not valid JSON ({reason})", where, "restore the original file") from None
     if not isinstance(content, dict):
         raise InputError(f"a JSON object is wanted, not {type(content).__name__}", where, "restore the original file")
+    if _SURROGATE.search(text) and not is_document(content):
+        raise InputError("not valid JSON (half of a surrogate pair)", where, "restore the original file")
     return content
 
 
@@ -68,4 +74,6 @@ def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"not valid YAML ({reason})", where) from None
     if not isinstance(content, dict):
         raise InputError(f"a mapping is wanted, not {type(content).__name__}", where)
+    if not is_document(content):
+        raise InputError("not valid YAML (half of a surrogate pair)", where)
     return content

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from pathlib import Path
 from typing import Final
 
+from ..errors import InputError
+from ..text import is_showable
 from . import reading
 
 _LONGEST: Final = 200  # bytes; the folders named after a model add some 30, and file systems allow 255
@@ -15,8 +16,17 @@ _LONGEST: Final = 200  # bytes; the folders named after a model add some 30, and
 def given_name(path: Path) -> str:
     """The name of a folder as it was given: a link's own; of `.` and `..` that of the folder they stand for.
 
-    A snapshot in a Hugging Face cache, models--OWNER--NAME/snapshots/COMMIT, is NAME. Empty for the root.
+    A snapshot in a Hugging Face cache, models--OWNER--NAME/snapshots/COMMIT, is NAME. Empty for the root. Raises
+    InputError for a name that no document could hold.
     """
+    name = _given_name(path)
+    if not is_showable(name):
+        problem = "its name is not UTF-8 or has control characters"
+        raise InputError(problem, str(path), "rename it, or give --name to a command that takes it")
+    return name
+
+
+def _given_name(path: Path) -> str:
     whole = _working_folder() / path
     if ".." in whole.parts:  # what it stands for depends on where links lead
         parent = whole if whole.name == ".." else whole.parent
@@ -55,6 +65,4 @@ def is_plain(name: str) -> bool:
     """
     if not name or name in (".", "..") or name[0] == "-" or "/" in name:
         return False
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        return False
-    return len(name.encode()) <= _LONGEST
+    return is_showable(name) and len(name.encode()) <= _LONGEST

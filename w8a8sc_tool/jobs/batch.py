@@ -17,6 +17,7 @@ from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
 from ..planning.preset import shipped_file
+from ..text import is_utf8
 from ..workers.progress import Progress, Silent
 from .compress import compress, plan
 
@@ -108,7 +109,10 @@ def _path(text: str, file: Path) -> str:
     unset = [name for name in _VARIABLE.findall(text) if name.strip("{}") not in os.environ]
     if unset:
         raise InputError(f"the environment variable {unset[0].strip('{}')} is not set", str(file))
-    return str(reading.absolute(file).parent / reading.home_expanded(Path(os.path.expandvars(text))))
+    path = str(reading.absolute(file).parent / reading.home_expanded(Path(os.path.expandvars(text))))
+    if not is_utf8(path):
+        raise InputError("the path is not UTF-8", f"{file} ({path})", "rename the folder, or use w8a8sc compress")
+    return path
 
 
 def run_batch(

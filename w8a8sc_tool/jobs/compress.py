@@ -23,6 +23,7 @@ from ..planning.options import as_patterns, as_sizes
 from ..planning.patterns import matches
 from ..planning.plan import names_of
 from ..planning.preset import deviations
+from ..text import is_utf8
 from ..workers.progress import Progress, Silent
 
 _NAME_SUFFIX: Final = re.compile(r"[-_.]w8a8s([-_.]310p?)?$", re.IGNORECASE)
@@ -75,6 +76,8 @@ def _plans(checkpoint: Checkpoint, tp: int | Sequence[int], options: Options, pr
     refuse(problems)
     names = [names_of(item.module) for item in plans[0].modules if item.module.kind == "linear"]
     for pattern in options.keep:
+        if not is_utf8(pattern):
+            raise UsageError(f"--keep {pattern} is not UTF-8")
         if pattern not in preset.keep and not any(matches(pattern, found) for found in names):
             raise UsageError(f"--keep {pattern} fits no layer", remedy="see the layers' names with w8a8sc inspect")
     told = deviations(preset, checkpoint)

@@ -17,6 +17,7 @@ from ..io import files, reading
 from ..runtime.directory import config_of
 from ..runtime.models import check_model
 from ..runtime.sampling import Sampling
+from ..text import is_utf8
 from ..workers.machine import cores, free_memory
 from ..workers.pool import Pool
 
@@ -80,6 +81,8 @@ def generate(
     """
     if (prompt is None) == (token_ids is None):
         raise UsageError("give either a prompt or token ids")
+    if prompt is not None and not is_utf8(prompt):
+        raise UsageError("the prompt is not UTF-8")
     if max_new_tokens < 1 or temperature < 0:
         raise UsageError("max new tokens must be above 0, the temperature 0 or more")
     if compare is not None and temperature:

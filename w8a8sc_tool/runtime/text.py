@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..errors import InputError, MissingError
 from ..io import reading
 from ..io.documents import read_small
+from ..text import is_utf8
 
 _LARGEST_TOKENIZER: Final = 128 << 20
 _LARGEST_TEMPLATE: Final = 256 << 10
@@ -36,6 +37,8 @@ class Tokenizer:
         """The tokens of a prompt, through the chat template if there is one."""
         template = self._template()
         text = _rendered(template, prompt, str(self._folder)) if template else prompt
+        if not is_utf8(text):
+            raise InputError("the chat template makes half of a surrogate pair", str(self._folder), "give --token-ids")
         return list(self._tokenizer.encode(text, add_special_tokens=not template).ids)
 
     def decode(self, tokens: list[int]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..checkpoint import ModelConfig
 from ..errors import UsageError
 from ..planning import Preset
 from ..planning.preset import Serving
+from ..text import is_showable
 from .chips import VARIABLE, chosen
 from .memory import Estimate
 from .mounts import mounts_of
@@ -94,8 +96,19 @@ class Command:
 
     def __str__(self) -> str:
         """As a shell takes it."""
-        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " ".join([*assignments, shlex.join(self.words)])
+        assignments = [f"{name}={_quoted(value)}" for name, value in self.environment.items()]
+        return " ".join([*assignments, *map(_quoted, self.words)])
+
+
+_PLAIN: Final = frozenset(string.ascii_letters + string.digits + "/._-")
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell; one that cannot be shown as it is is spelled byte by byte, as bash, zsh and ksh take it."""
+    if is_showable(word):
+        return shlex.quote(word)
+    encoded = word.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(byte) if chr(byte) in _PLAIN else f"\\x{byte:02x}" for byte in encoded) + "'"
 
 
 def build(

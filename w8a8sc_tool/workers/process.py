@@ -55,8 +55,9 @@ def _answer(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     except MemoryError:
         return None, WorkError("not enough memory", remedy="use fewer processes (-j)")
     except Exception as error:
-        detail = f"\n{traceback.format_exc()}" if os.environ.get("W8A8SC_DEBUG") else ""
-        return None, WorkError(f"a worker failed ({type(error).__name__}: {error}){detail}")
+        if os.environ.get("W8A8SC_DEBUG"):
+            traceback.print_exc()  # an error is one line
+        return None, WorkError(f"a worker failed ({type(error).__name__}: {error})")
 
 
 def _end_with_parent(lifeline: int) -> None:
