@@ -23,7 +23,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny, tmp_path / "Tiny-w8a8s-310"))
+    copy = Path(shutil.copytree(tiny, tmp_path / "Tiny-w8a8s-310"))
+    for path in copy.iterdir():
+        path.chmod(0o600)
+    return copy
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ def write(path: Path, content: Content) -> None:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(data)]}
         end += len(data)
     text = json.dumps(header).encode()
+    path.unlink(missing_ok=True)  # it may be read-only, as msmodelslim leaves weights
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in content.values()))
 
 

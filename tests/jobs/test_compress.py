@@ -60,7 +60,7 @@ def test_bfloat16_norm_bias_tied_odd_vocabulary_and_w8a8(tmp_path: Path) -> None
         layers=2,
         dtype="bfloat16",
         tied=True,
-        norm_bias=True,
+        m4=True,
         vocabulary=1001,
         types=[("*.1.self_attn.*", "W8A8"), ("*.mlp.down_proj", "FLOAT")],
         part_bytes=2_000_000,

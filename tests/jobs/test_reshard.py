@@ -40,7 +40,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "mixed": synthesize(place / "Mixed-w8a8s", "tiny", layers=2, types=MIXED),
         "tied": synthesize(
-            place / "Tied-w8a8s", "tiny", layers=1, tied=True, norm_bias=True, dtype="bfloat16", vocabulary=2001
+            place / "Tied-w8a8s", "tiny", layers=1, tied=True, m4=True, dtype="bfloat16", vocabulary=2001
         ),
         "narrow": narrow,
     }

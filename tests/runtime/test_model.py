@@ -40,7 +40,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "narrow": narrow,
         "mixed": synthesize(place / "Mixed-w8a8s", "tiny", types=MIXED),
-        "tied": synthesize(place / "Tied-w8a8s", "tiny", tied=True, norm_bias=True, dtype="bfloat16", vocabulary=2001),
+        "tied": synthesize(
+            *(place / "Tied-w8a8s", "tiny"),
+            tied=True,
+            m4=True,
+            dtype="bfloat16",
+            vocabulary=2001,
+            types=[("*.down_proj", "FLOAT")],
+        ),
     }
 
 

@@ -64,7 +64,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
     help="Type of the FLOAT tensors.",
 )
 @click.option("--tied/--untied", default=False, help="Share embeddings and lm_head [default: untied].")
-@click.option("--norm-bias/--no-norm-bias", default=None, help="Norms with bias [default: the preset's].")
+@click.option("--m4/--no-m4", default=None, help="Biases as anti_method m4 leaves them [default: the preset's].")
 @click.option("--vocab-size", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
 @click.option(
     "--float",
@@ -95,7 +95,7 @@ def synthesize(
     layers: int | None,
     dtype: Any,
     tied: bool,
-    norm_bias: bool | None,
+    m4: bool | None,
     vocab_size: int | None,
     floats: tuple[str, ...],
     w8a8: tuple[str, ...],
@@ -139,7 +139,7 @@ def synthesize(
         layers=layers,
         dtype=dtype,
         tied=tied,
-        norm_bias=norm_bias,
+        m4=m4,
         vocabulary=vocab_size,
         types=types,
         part_bytes=None if part_size is None else int(part_size * 1e9),

@@ -196,6 +196,11 @@ def write_plain(path: Path, data: Any) -> None:
     _attempt("writing", path, lambda: path.write_bytes(data))
 
 
+def set_mode(path: Path, mode: int) -> None:
+    """Who may do what with a file, as chmod takes it."""
+    _attempt("changing the permissions", path, lambda: path.chmod(mode))
+
+
 def new_file(path: Path) -> BinaryIO:
     """A new file to write to from its start, not made durable."""
     return open(create(path), "wb")
