@@ -85,7 +85,7 @@ def one(model: Path, out: Path, tp: int, processes: int, rounds: int, rates: dic
 
 def _rates(rounds: int) -> dict[str, float]:
     """Bytes per second of one thread."""
-    weight = weights.recipe(2048)
+    weight = weights.recipe(2048, "qwen3-8b")
     times = measure.in_turns(
         rounds + 2,
         encode=lambda: encode_matrix(weight),

@@ -34,7 +34,7 @@ def run(rounds: int, json: str | None, folder: str) -> None:
 
 
 def _tasks(place: Path) -> dict[str, tuple[Callable[[], Any], int]]:
-    weight = weights.recipe(ROWS)
+    weight = weights.recipe(ROWS, "qwen3-8b")
     encoded = encode_matrix(weight)
     incompressible = np.random.default_rng(0).integers(-128, 128, weight.shape).astype(np.int8)
     path = place / "source"

@@ -79,7 +79,7 @@ def _code_chunks(steps, scratch, target):  # type: ignore[no-untyped-def]
 
 def run(rounds: int) -> dict[str, float]:
     """Nanoseconds per byte that each step adds, medians; prints them as a table."""
-    weight = weights.recipe(ROWS)
+    weight = weights.recipe(ROWS, "qwen3-8b")
     target = np.empty(TILE_BYTES + TARGET_SLACK, np.uint8)
     scratch = np.empty(SCRATCH_BYTES, np.uint8)
     place = (address_of(weight), weight.strides[0], *weight.shape, address_of(target), address_of(scratch))

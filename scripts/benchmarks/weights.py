@@ -31,12 +31,12 @@ def gaussian(shape: tuple[int, int], sigma: float, seed: int = 2) -> Int8:
     return np.clip(np.rint(random.normal(0, sigma, shape)), -128, 127).astype(np.int8)
 
 
-def recipe(rows: int) -> Int8:
-    """Rows of a layer as `w8a8sc synthesize` makes them, 4096 wide."""
+def recipe(rows: int, preset: str) -> Int8:
+    """Rows of a layer as `w8a8sc synthesize` makes them for a preset, at least 4096 wide."""
     from w8a8sc_tool.synthesis.synthesize import synthesize
 
     with tempfile.TemporaryDirectory() as folder:
-        model = synthesize(Path(folder) / "model", "qwen3-8b", layers=1, vocabulary=320, types=[])
+        model = synthesize(Path(folder) / "model", preset, layers=1, vocabulary=320, types=[], part_bytes=0)
         with safe_open(next(model.glob("*.safetensors")), framework="np") as file:
             return np.ascontiguousarray(file.get_slice("model.layers.0.mlp.up_proj.weight")[:rows])
 
@@ -62,7 +62,8 @@ def distributions(shape: tuple[int, int]) -> Iterator[tuple[str, Int8]]:
     yield "gaussian, sigma 3.98", gaussian(shape, 3.98)
     yield "10 % zeros, int4-like, 1 % outliers", int4_like(shape, 0.1)
     yield "90 % zeros, int4-like, 1 % outliers", int4_like(shape, 0.9)
-    yield "as synthesize makes them", recipe(shape[0])
+    yield "as synthesize makes them, 8B", recipe(shape[0], "qwen3-8b")
+    yield "as synthesize makes them, 14B and 32B", recipe(shape[0], "qwen3-32b")
     weight = real()
     if weight is not None:
         yield "all-MiniLM-L6-v2, 4 bits, 1.1 % outliers", weight

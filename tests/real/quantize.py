@@ -1,7 +1,7 @@
 """Small W8A8S checkpoints as the real msmodelslim writes them: on a CPU, without CANN, with its published recipes.
 
-A random model of a class of transformers, with a tokenizer, is quantized by `msmodelslim quant`. What a recipe calls its
-calibration data is looked for in the working folder first, so a short file of that name there keeps a run short.
+A random model of a class of transformers, with a tokenizer, is quantized by `msmodelslim quant`. What a recipe calls
+its calibration data is looked for in the working folder first, so a short file of that name there keeps a run short.
 
     python -m tests.real.quantize Qwen3-14B-mini-w8a8s --recipe qwen3-14b --dtype bfloat16
 
