@@ -83,6 +83,19 @@ def test_arrows_point_one_way(path: Path) -> None:
         assert imported_rooms(path) <= {"codec"}
 
 
+def test_the_graph() -> None:
+    """Prints which room imports which (pytest -s), the highest floor first; every room stands on a floor."""
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set().union(*FLOORS)
+    graph: dict[str, set[str]] = {room: set() for floor in FLOORS for room in sorted(floor)}
+    for path in PACKAGE.glob("*/**/*.py"):
+        room = path.relative_to(PACKAGE).parts[0]
+        graph[room] |= (imported_rooms(path) & rooms) - {room}
+    for room, imported in graph.items():
+        print(f"{room}: {', '.join(other for other in graph if other in imported) or '-'}")
+    assert not graph["codec"] and not any("cli" in imported for imported in graph.values())
+
+
 def test_what_only_starts_workers_loads_no_kernels() -> None:
     """Half a second of every command otherwise, before its workers even start."""
     for module in ("jobs.compress", "checking.verify", "checking.compare", "jobs.inspect", "jobs.doctor"):
