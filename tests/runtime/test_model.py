@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool
 
 from .. import tensors
+from ..conftest import edit_json
 
 MIXED = [
     *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")),
@@ -268,6 +270,35 @@ def test_a_template_without_an_end_is_stopped(
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_the_rotation_counts_in_either_layout(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """The same theta gives the same tokens wherever it stands, another theta others, and yarn none."""
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+    prompt = PROMPT * 8
+
+    def tokens(*absent: str, **keys: Any) -> list[int]:
+        content = json.loads((directories("mixed", 1) / "config.json").read_text()) | keys
+        (bare / "config.json").write_text(json.dumps({k: v for k, v in content.items() if k not in absent}))
+        return generate(bare, token_ids=prompt, max_new_tokens=8, temperature=0).tokens
+
+    moved = {"rope_type": "default", "rope_theta": 1000000}
+    wanted = tokens()
+    assert tokens("rope_theta", "rope_scaling", rope_parameters=moved) == wanted
+    assert tokens(rope_theta=10.0) != wanted
+    with pytest.raises(InputError, match="rope_type yarn is not supported by the bundled runtime"):
+        tokens("rope_theta", rope_parameters=moved | {"rope_type": "yarn", "factor": 4.0})
+    with pytest.raises(InputError, match="quantization_config would take the place"):
+        tokens(quantization_config={"bits": 8})
+
+
+def test_a_source_that_is_not_run_is_refused_before_the_work(
+    models: dict[str, Path], directories: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(models["mixed"], tmp_path / "source"))
+    edit_json(source / "config.json", lambda content: content.update(partial_rotary_factor=0.5))
+    with pytest.raises(InputError, match=r"partial_rotary_factor 0\.5 is not supported"):
+        generate(directories("mixed", 1), token_ids=PROMPT, compare=source, on_token=lambda token, text: pytest.fail())
 
 
 def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int], Path], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError, MissingError, UsageError
 from w8a8sc_tool.jobs import serving as job
 from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.layouts import ARCHITECTURES
 from w8a8sc_tool.planning import preset as presets
 from w8a8sc_tool.serving import Service, build, estimate
 from w8a8sc_tool.serving.options import length_of
@@ -48,10 +49,18 @@ MODELS_OF_GUIDE = [
 
 def config(model: str) -> ModelConfig:
     sizes = MODELS[model]
-    return ModelConfig(
-        *(Path("config.json"), "Qwen3ForCausalLM", sizes.hidden_size, sizes.intermediate_size, sizes.layers),
-        *(sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.vocabulary, False, False, {}),
-    )
+    content = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "hidden_size": sizes.hidden_size,
+        "intermediate_size": sizes.intermediate_size,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "head_dim": sizes.head_dim,
+        "vocab_size": sizes.vocabulary,
+        "max_position_embeddings": 1 << 20,
+    }
+    return ModelConfig.of(content, Path("config.json"), ARCHITECTURES)
 
 
 def service(model: str, tp: int, kind: Any = "directory", version: str = "0.18.0") -> Service:
@@ -183,7 +192,7 @@ def test_no_length_that_fit_refuses() -> None:
 @pytest.mark.parametrize("length", ["65537", "66k", "64.1K", "1M"])
 def test_no_length_beyond_the_positions(length: str) -> None:
     found = service("qwen3-8b", 1)
-    config = dataclasses.replace(found.config, content={"max_position_embeddings": 65536})
+    config = dataclasses.replace(found.config, positions=65536)
     memory = estimate(config, 1, 10 << 30, chip=1 << 40, compressed_masks=True)
     found = dataclasses.replace(found, config=config, memory=memory)
     with pytest.raises(UsageError, match="because of the model's positions|has to be a number"):

@@ -248,9 +248,10 @@ def _check_structure(
         findings += [Finding(problem.what, problem.where) for problem in problems]
         return None
     findings += [Finding(problem.what, problem.where) for problem in problems]
-    for key in ("quantization_config", "compression_config"):
-        if key in config.content:
-            findings.append(Finding(f"{key} would take the place of {_DESCRIPTION} in vLLM", str(config.path)))
+    findings += [
+        Finding(f"{key} would take the place of {_DESCRIPTION} in vLLM", str(config.path))
+        for key in config.replaces_description
+    ]
     if problems:
         return description
     for rank, tensors in enumerate(places):

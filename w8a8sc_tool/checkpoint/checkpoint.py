@@ -16,7 +16,7 @@ from ..io.safetensors import TensorFile
 from . import config as config_file
 from . import description as description_file
 from .beside import SideFile, named_files, side_files_of
-from .config import ModelConfig
+from .config import Defaults, ModelConfig
 from .description import Description
 from .weights import WeightFiles, weight_files
 
@@ -62,7 +62,7 @@ class Checkpoint:
     identity: str | None = None  # by content, if it is known without reading
 
     @classmethod
-    def open(cls, path: str | Path, architectures: tuple[str, ...]) -> Checkpoint:
+    def open(cls, path: str | Path, architectures: Defaults) -> Checkpoint:
         """Open a checkpoint folder whose architecture is one of `architectures`.
 
         Raises InputError with everything that is wrong with its files, at once.
@@ -94,7 +94,7 @@ class Checkpoint:
             problems += error.problems
         if problems or config is None or description is None:
             raise InputError(problems)
-        return cls(folder, config, description, tensors, side_files, [*notes, *warnings])
+        return cls(folder, config, description, tensors, side_files, [*notes, *warnings, *config.notes])
 
     @property
     def nbytes(self) -> int:

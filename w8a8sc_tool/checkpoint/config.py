@@ -1,22 +1,65 @@
-"""config.json: the sizes of a model, as far as a layout needs them."""
+"""config.json: what a model is, for layouts, the runtime and serving advice alike; nothing else reads its keys."""
+
+# Keys that are left out mean what the architecture's configuration class in transformers assumes, and a null counts as
+# left out wherever it has no meaning of its own. Both layouts are read: transformers 4's and transformers 5's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InputError, Problem
+from ..errors import InputError
 from ..io.documents import parse_json, read_small
+from .fields import Fields
+from .rope import Rope
 
 NAME: Final = "config.json"
 _LARGEST: Final = 16 << 20
-_LARGEST_SIZE: Final = 1 << 24  # no dimension of a model comes near
+_MOST_LAYERS: Final = 4096
+
+# What the configuration classes of all architectures here assume; their own defaults are in the layouts' tables.
+_COMMON: Final[dict[str, Any]] = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
+SIZE_KEYS: Final = {
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "vocabulary": "vocab_size",
+}
+"""The keys of config.json by the fields of ModelConfig that decide the shapes of tensors."""
+
+# vLLM takes these in place of quant_model_description.json.
+REPLACE_DESCRIPTION: Final = ("quantization_config", "compression_config")
+
+# vLLM takes the smallest of these where several are given (its derive_max_model_len_and_key).
+_LENGTH_KEYS: Final = (
+    *("max_seq_len", "seq_length", "model_max_length", "max_sequence_length", "max_seq_length", "seq_len"),
+)
+
+# Keys that change what vLLM computes and that no published Qwen3 has, with the values that change nothing.
+_CHANGES: Final[Mapping[str, tuple[object, ...]]] = {
+    "dual_chunk_attention_config": (None, {}),
+    "is_causal": (None, True),
+    "rotary_emb_base": (None,),
+    "rotary_pct": (None, 1, 1.0),
+    "rotary_emb_fraction": (None, 1, 1.0),
+}
+
+Defaults = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and switches of a decoder model; `content` is the whole file."""
+    """Sizes and switches of a decoder model.
+
+    norm_eps: of every RMSNorm. positions: tokens of the longest sequence that vLLM allows. rope: how positions turn.
+    window: the sliding window if one is in use. not_run: what changes the model's results and the bundled runtime does
+    not compute; the weights are the same with it, and vLLM may compute it. content: the whole file, to be copied.
+    """
 
     path: Path
     architecture: str
@@ -29,56 +72,143 @@ class ModelConfig:
     vocabulary: int
     tied: bool
     attention_bias: bool
-    content: dict[str, Any]
+    norm_eps: float
+    positions: int
+    rope: Rope
+    window: int | None
+    not_run: tuple[str, ...]
+    content: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def parse(cls, path: Path, supported: tuple[str, ...]) -> ModelConfig:
-        """Read config.json; raises InputError for an architecture not in `supported` or sizes that make no sense."""
+    def parse(cls, path: Path, supported: Defaults) -> ModelConfig:
+        """Read config.json; raises InputError for an architecture not in `supported` or values that make no sense.
+
+        supported: by architecture, what its configuration class in transformers assumes for keys that are left out.
+        """
         content = parse_json(read_small(path, _LARGEST), str(path))
-        architectures = content.get("architectures")
-        if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
-            raise InputError("architectures does not name one architecture", str(path))
-        if architectures[0] not in supported:
-            raise InputError(
-                f"architecture {architectures[0][:80]} is not supported",
-                str(path),
-                "supported: " + ", ".join(sorted(supported)),
-            )
-        problems: list[Problem] = []
+        return cls.of(content, path, supported)
 
-        def size(key: str, default: int | None = None) -> int:
-            value = content.get(key, default)
-            if value is None and default is not None:
-                value = default
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST_SIZE:
-                problems.append(Problem(f"{key} is {str(value)[:40]}, a size above 0 is wanted", str(path)))
-                return 1
-            return value
-
-        def switch(key: str) -> bool:
-            value = content.get(key, False)
-            if not isinstance(value, bool):
-                problems.append(Problem(f"{key} is {str(value)[:40]}, true or false is wanted", str(path)))
-            return value is True
-
-        heads = size("num_attention_heads")
-        hidden = size("hidden_size")
+    @classmethod
+    def of(cls, content: dict[str, Any], path: Path, supported: Defaults) -> ModelConfig:
+        """The meaning of a config.json's content; `path` is where it came from."""
+        architecture = _architecture(content, path, supported)
+        fields = Fields(content, _COMMON | dict(supported[architecture]), str(path))
+        heads = fields.size("num_attention_heads")
+        hidden = fields.size("hidden_size")
+        layers = fields.size("num_hidden_layers")
+        if layers > _MOST_LAYERS:
+            fields.refuse(f"num_hidden_layers is {layers}", "no model has so many")
+            raise InputError(fields.problems)
+        rope = Rope.parse(fields)
+        longest = min([fields.size("max_position_embeddings"), *_lengths(fields)])
+        window, not_run = _window(fields, layers, longest)
         config = cls(
             path=path,
-            architecture=architectures[0],
+            architecture=architecture,
             hidden_size=hidden,
-            intermediate_size=size("intermediate_size"),
-            layers=size("num_hidden_layers"),
+            intermediate_size=fields.size("intermediate_size"),
+            layers=layers,
             heads=heads,
-            kv_heads=size("num_key_value_heads", heads),
-            head_dim=size("head_dim", max(1, hidden // heads)),
-            vocabulary=size("vocab_size"),
-            tied=switch("tie_word_embeddings"),
-            attention_bias=switch("attention_bias"),
+            kv_heads=fields.size("num_key_value_heads", heads),
+            head_dim=fields.size("head_dim", max(1, hidden // heads)),
+            vocabulary=fields.size("vocab_size"),
+            tied=fields.switch("tie_word_embeddings"),
+            attention_bias=fields.switch("attention_bias"),
+            norm_eps=fields.number("rms_norm_eps"),
+            positions=rope.positions(fields, longest),
+            rope=rope,
+            window=window,
+            not_run=(*rope.not_run, *not_run, *_changes(content)),
             content=content,
         )
-        if problems:
-            raise InputError(problems)
-        if config.layers > 4096:
-            raise InputError(f"num_hidden_layers is {config.layers}", str(path), "no model has so many")
+        _check_together(config, fields)
+        if fields.problems:
+            raise InputError(fields.problems)
         return config
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """The end tokens, which count if there is no generation_config.json."""
+        value = self.content.get("eos_token_id")
+        return [token for token in (value if isinstance(value, list) else [value]) if type(token) is int]
+
+    @property
+    def replaces_description(self) -> list[str]:
+        """Keys that vLLM takes in place of quant_model_description.json."""
+        return [key for key in REPLACE_DESCRIPTION if self.content.get(key) is not None]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about a model that vLLM may run and the bundled runtime does not."""
+        if not self.not_run:
+            return []
+        told = f"{self.path} has {' and '.join(self.not_run)}: vLLM may run it, w8a8sc generate does not"
+        if self.window is None:
+            return [told]
+        return [told, f"vLLM Ascend's attention on 310P has no sliding window: serve no more than {self.window} tokens"]
+
+    def for_serving(self) -> dict[str, Any]:
+        """The content of a directory's config.json: nothing in place of the description, rotation in both layouts.
+
+        vLLM Ascend 0.18 brings transformers 4.57, which takes rope_theta of Qwen3Config (10000) over the one inside
+        rope_parameters.
+        """
+        content = {key: value for key, value in self.content.items() if key not in REPLACE_DESCRIPTION}
+        return content | self.rope.as_transformers_4() if content.get("rope_parameters") else content
+
+
+def _architecture(content: dict[str, Any], path: Path, supported: Defaults) -> str:
+    architectures = content.get("architectures")
+    if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
+        raise InputError("architectures does not name one architecture", str(path))
+    if architectures[0] not in supported:
+        raise InputError(
+            f"architecture {architectures[0][:80]} is not supported",
+            str(path),
+            "supported: " + ", ".join(sorted(supported)),
+        )
+    return architectures[0]
+
+
+def _lengths(fields: Fields) -> list[int]:
+    return [fields.size(key) for key in _LENGTH_KEYS if fields.content.get(key) is not None]
+
+
+def _window(fields: Fields, layers: int, longest: int) -> tuple[int | None, list[str]]:
+    """The sliding window that some layer has, and what is not run: kinds of attention other than full."""
+    types = fields.get("layer_types")
+    if types is not None and not (
+        isinstance(types, list) and len(types) == layers and all(isinstance(name, str) for name in types)
+    ):
+        fields.refuse(f"layer_types does not name {layers} kinds of layers, as num_hidden_layers says")
+        types = None
+    others = sorted({name for name in types or () if name not in ("full_attention", "sliding_attention")})
+    not_run = [f"layer type {name[:40]}" for name in others]
+    sliding = "sliding_attention" in (types or ())
+    if not (sliding or fields.switch("use_sliding_window")) or fields.get("sliding_window") in (None, 0):
+        return None, not_run + (["layer type sliding_attention"] if sliding else [])
+    window = fields.size("sliding_window")
+    # Where no layer slides, transformers has full attention, but vLLM one window for all.
+    if window >= longest:
+        return None, not_run
+    return window, [*not_run, f"a sliding window of {window}"]
+
+
+def _changes(content: dict[str, Any]) -> list[str]:
+    return [f"{key} {str(content.get(key))[:40]}" for key, same in _CHANGES.items() if content.get(key) not in same]
+
+
+def _check_together(config: ModelConfig, fields: Fields) -> None:
+    """What vLLM refuses to build."""
+    if fields.get("hidden_act") != "silu":
+        found = str(fields.get("hidden_act"))[:40]
+        fields.refuse(f"hidden_act is {found}", "vLLM builds this architecture with silu alone")
+    if fields.problems:
+        return
+    if config.heads % config.kv_heads:
+        fields.refuse(
+            f"num_attention_heads, {config.heads}, is no multiple of num_key_value_heads, {config.kv_heads}",
+            "" if "num_key_value_heads" in config.content else "the latter is what the key's absence means: add it",
+        )
+    if config.head_dim % 2:
+        fields.refuse(f"head_dim is {config.head_dim}", "rotary embeddings turn pairs")

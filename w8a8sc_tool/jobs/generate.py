@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..checking.verify import refuse_broken_ranks
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..io import files, reading
-from ..runtime.directory import config_of
+from ..runtime.directory import check_runnable, config_of, config_of_directory
 from ..runtime.models import check_model
 from ..runtime.sampling import Sampling
 from ..text import is_utf8
@@ -91,8 +91,10 @@ def generate(
     reading.check_folder(folder)
     tp = refuse_broken_ranks(folder)
     _need(device)
-    config = config_of(folder)
+    config = config_of_directory(folder)
     check_model(config.architecture)
+    if compare is not None:
+        check_runnable(config_of(Path(compare)))
     with _text(folder, wanted=prompt is not None) as text:
         tokens = list(token_ids) if token_ids is not None else text.encode(prompt)
         _check_tokens(tokens, config.vocabulary)

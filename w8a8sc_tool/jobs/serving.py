@@ -132,6 +132,7 @@ def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Ser
             raise InputError(problems)
         preset = presets.choose(checkpoint.config)
         version, notes = _release(None, in_container=in_container)
+        notes += checkpoint.config.notes
         return Service(path, "checkpoint", tp, model_name(path), checkpoint.config, preset, version), notes
     report = refuse_broken(path)
     with ShardedState.open(path) as state:
@@ -140,6 +141,7 @@ def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Ser
         types = Description.parse(path / "quant_model_description.json").types.values()
         target = target_of(state) if "W8A8_DYNAMIC" in types else None
         version, notes = _release(target, in_container=in_container)
+        notes += config.notes
         notes += [f"not checked: {gap}" for gap in report.not_checked] if not report.has_manifest else []
         return Service(path, "directory", state.tp, name, config, presets.choose(config), version), notes
 

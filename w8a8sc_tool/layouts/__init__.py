@@ -36,7 +36,7 @@ def _registered() -> dict[str, Architecture]:
 
 
 REGISTRY: Mapping[str, Architecture] = _registered()
-ARCHITECTURES: Final = tuple(REGISTRY)
+ARCHITECTURES: Final = {name: table.defaults for name, table in REGISTRY.items()}
 
 __all__ = [
     "ARCHITECTURES",

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from ..checkpoint.config import ModelConfig
 
@@ -148,7 +148,8 @@ Row = Linear | Norm | Embedding | Constant
 class Architecture:
     """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
 
-    name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added.
+    name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added. defaults: what
+    its configuration class in transformers assumes for keys that config.json leaves out.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Architecture:
     layer: tuple[Row, ...]
     behind: tuple[Row, ...]
     layers: str = "model.layers"
+    defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def rows(self, config: ModelConfig) -> Iterator[tuple[Row, str, int]]:
         """Every row of a model in the order of the forward pass, with the prefix of its name and its layer, or -1."""

@@ -14,7 +14,7 @@ from ..checkpoint.values import to_float32, to_offset
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.safetensors import DTYPES
 from ..layouts import COMPRESSED, Module, Output, Target, check_size, modules
-from . import biases
+from . import biases, sizes
 from .options import Options
 from .patterns import matches
 
@@ -117,8 +117,7 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
     options.check()
     if tp < 1:
         raise UsageError(f"tensor-parallel size {tp} is not positive")
-    refuse(check_size(checkpoint.config, tp))
-    found, problems = _modules(checkpoint, tp, options.target)
+    checkpoint, found, problems = _modules_of_weights(checkpoint, tp, options.target)
     for module in found:
         problems += source_problems(module, checkpoint)
     left_biases = biases.without_parameter(found, checkpoint.tensors)
@@ -136,6 +135,24 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
         names = ", ".join(homeless[:3]) + (", ..." if len(homeless) > 3 else "")
         warnings.append(f"{len(homeless)} tensors of the checkpoint have no place in the output: {names}")
     return Plan(tp, options, planned, unused, tuple(warnings))
+
+
+def _modules_of_weights(
+    checkpoint: Checkpoint, tp: int, target: Target
+) -> tuple[Checkpoint, list[Module], list[Problem]]:
+    """The modules, and each size of config.json that is not that of the weights; with these sizes put right."""
+    checkpoint, problems = sizes.with_layers_of_weights(checkpoint)
+    indivisible = check_size(checkpoint.config, tp)
+    found, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
+    if indivisible or sizes.misfits(found, checkpoint):
+        checkpoint, wrong = sizes.corrected(checkpoint)
+        if wrong:
+            problems += wrong
+            indivisible = check_size(checkpoint.config, tp)
+            found, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
+    if indivisible:
+        raise InputError([*problems, *indivisible])
+    return checkpoint, found, [*problems, *more]
 
 
 def _modules(checkpoint: Checkpoint, tp: int, target: Target) -> tuple[list[Module], list[Problem]]:

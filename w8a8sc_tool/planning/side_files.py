@@ -9,14 +9,10 @@ from typing import Any
 from ..checkpoint import Checkpoint, Description
 from ..layouts import COMPRESSED
 
-# vLLM would take it in place of quant_model_description.json.
-_REPLACES_DESCRIPTION = ("quantization_config", "compression_config")
-
 
 def config_json(checkpoint: Checkpoint) -> bytes:
-    """config.json of the output: the source's, without what would replace the description."""
-    content = {key: value for key, value in checkpoint.config.content.items() if key not in _REPLACES_DESCRIPTION}
-    return _json(content)
+    """config.json of the output: the source's, without what would replace the description, for every release."""
+    return _json(checkpoint.config.for_serving())
 
 
 def description_json(description: Description, tensors: Collection[str], compressed: Collection[str] = ()) -> bytes:

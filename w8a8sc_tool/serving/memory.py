@@ -171,7 +171,6 @@ def estimate(
     """
     heads, kv_heads = config.heads // tp, max(1, config.kv_heads // tp)
     row = -(-config.vocabulary // 64) * 64 // tp * config.hidden_size * 2
-    positions = config.content.get("max_position_embeddings")
     return Estimate(
         tp=tp,
         chip=chip,
@@ -182,7 +181,7 @@ def estimate(
         kv_per_token=2 * config.layers * kv_heads * config.head_dim * 2,
         compressed_masks=compressed_masks,
         max_num_seqs=max_num_seqs,
-        longest_position=positions if isinstance(positions, int) and positions > 0 else 1 << 20,
+        longest_position=min(config.positions, config.window or config.positions),
         wanted_len=max_model_len,
         plugin_weights=plugin_weights,
     )

@@ -37,4 +37,16 @@ ARCHITECTURE = Architecture(
         columns("mlp.down_proj", n=HIDDEN, k=INNER),
     ),
     behind=(Norm("model.norm", HIDDEN), Embedding("lm_head", tied_to="model.embed_tokens")),
+    # Qwen3Config, the same in transformers 4.57.6 and 5.24.0.
+    defaults={
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "max_position_embeddings": 32768,
+        "sliding_window": 4096,
+    },
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...checkpoint import ModelConfig
 from ...errors import InputError
+from ..directory import check_runnable
 from ..group import Alone, Group
 from ..linear import Linear
 from ..ops import new_cache, ops, placed
@@ -117,12 +118,10 @@ class Model:
 
         Raises InputError if a tensor is missing or config.json asks for something that is not here.
         """
-        if config.content.get("rope_scaling") is not None:
-            raise InputError("rope_scaling is not supported by the bundled runtime", str(config.path))
+        check_runnable(config)
         self._group = group or Alone()
         self.room = room
-        eps = float(config.content.get("rms_norm_eps", 1e-6))
-        weights = Weights(state, self._group, device or torch.device("cpu"), eps)
+        weights = Weights(state, self._group, device or torch.device("cpu"), config.norm_eps)
         tied = not weights.has("model.embed_tokens")
         self._embedding = weights.tensor("lm_head" if tied else "model.embed_tokens")
         self._head = placed(weights.tensor("lm_head"), weights.device)
@@ -167,8 +166,7 @@ class Model:
 
 def _rotations(config: ModelConfig, room: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin, float16 [room, head_dim], halves repeated."""
-    base = float(config.content.get("rope_theta", 10000.0))
-    frequencies = base ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
+    frequencies = config.rope.theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
     angles = torch.outer(torch.arange(room, dtype=torch.float32), frequencies)
     both = torch.cat((angles, angles), dim=-1)
     return both.cos().half().to(device), both.sin().half().to(device)

@@ -1,0 +1,119 @@
+"""Rotary position embeddings as config.json says them, in the layout of transformers 4 or of transformers 5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .fields import Fields, is_number
+
+DEFAULT_THETA: Final = 10000.0  # PreTrainedConfig.default_theta of transformers 5, rope_theta of Qwen3Config in 4.57
+_LAYER_TYPES: Final = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+
+# Parameters of scaled types, which mean nothing to the default one.
+_OF_SCALED_TYPES: Final = frozenset(
+    {
+        *("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale"),
+        *("mscale_all_dim", "truncate", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"),
+    }
+)
+
+# Of these types, vLLM does not multiply max_position_embeddings by `factor` (its _get_and_verify_max_len).
+_UNSCALED_LENGTH: Final = ("su", "longrope", "llama3")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotation by position: the base theta, the share of a head that turns, and how frequencies are scaled.
+
+    type: transformers' rope_type, "default" without scaling; parameters: what else belongs to it, factor for example.
+    """
+
+    theta: float = DEFAULT_THETA
+    type: str = "default"
+    partial: float = 1.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, fields: Fields) -> Rope:
+        """Both layouts: rope_theta and rope_scaling, or rope_parameters with everything in it.
+
+        Where both are given, transformers 4 and 5 choose differently, so they have to agree.
+        """
+        new, old = fields.mapping("rope_parameters"), fields.mapping("rope_scaling")
+        if any(name in new for name in _LAYER_TYPES):
+            fields.refuse("rope_parameters differ by layer type", "this architecture has one kind of rotation")
+            return cls()
+        kept = [{key: value for key, value in part.items() if value is not None} for part in (new, old)]
+        scaled = [_scaling(part) for part in kept if part]
+        if len(scaled) == 2 and scaled[0] != scaled[1]:
+            fields.refuse("rope_parameters and rope_scaling say different things", "keep the one that is right")
+        values = {
+            key: _agreed(fields, key, [part.get(key) for part in (*kept, fields.content)], default)
+            for key, default in _SHARED.items()
+        }
+        name, parameters = scaled[0] if scaled else ("default", {})
+        if not isinstance(name, str):
+            fields.refuse(f"rope_type is {str(name)[:40]}, a name is wanted")
+            name = "default"
+        if "type" in new | old and "rope_type" in new | old and (new | old)["type"] != (new | old)["rope_type"]:
+            fields.refuse("rope_type and its old name, type, say different things", "keep rope_type")
+        return cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters)
+
+    def positions(self, fields: Fields, longest: int) -> int:
+        """The longest sequence that vLLM allows, from max_position_embeddings: scaled types go beyond it."""
+        if self.type in _UNSCALED_LENGTH:
+            return longest
+        if self.type == "yarn":
+            longest = self._number(fields, "original_max_position_embeddings", longest)
+        return int(longest * self._number(fields, "factor", 1))
+
+    def _number(self, fields: Fields, key: str, default: int) -> Any:
+        value = self.parameters.get(key, default)
+        if not is_number(value) or not 0 < value <= 1 << 24:
+            fields.refuse(f"{key} of the {self.type} rotation is {str(value)[:40]}, a number above 0 is wanted")
+            return default
+        return value
+
+    @property
+    def not_run(self) -> list[str]:
+        """What the bundled runtime does not compute."""
+        reasons = [] if self.type == "default" else [f"rope_type {self.type[:40]}"]
+        if self.partial != 1:
+            reasons.append(f"partial_rotary_factor {self.partial:g}")
+        unknown = sorted(set(self.parameters) - _OF_SCALED_TYPES) if self.type == "default" else []
+        if unknown:
+            reasons.append(f"rope parameter {', '.join(unknown)[:80]}")
+        return reasons
+
+    def as_transformers_4(self) -> dict[str, Any]:
+        """The keys that say the same to transformers 4."""
+        keys: dict[str, Any] = {"rope_theta": self.theta}
+        if self.partial != 1:
+            keys["partial_rotary_factor"] = self.partial
+        if self.type != "default":
+            keys["rope_scaling"] = {"rope_type": self.type, **self.parameters}
+        return keys
+
+
+_SHARED: Final = {"rope_theta": DEFAULT_THETA, "partial_rotary_factor": 1.0}  # at the top in 4, in rope_parameters in 5
+
+
+def _scaling(part: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The type and its parameters, without what stands at the top in transformers 4."""
+    rest = {key: value for key, value in part.items() if key not in (*_SHARED, "rope_type", "type")}
+    return part.get("rope_type", part.get("type", "default")), rest
+
+
+def _agreed(fields: Fields, key: str, values: list[Any], default: float) -> float:
+    """The one value of a key that may stand in several places."""
+    given = [value for value in values if value is not None]
+    wrong = [value for value in given if not is_number(value) or value <= 0]
+    if wrong:
+        fields.refuse(f"{key} is {str(wrong[0])[:40]}, a number above 0 is wanted")
+        return default
+    if len(set(given)) > 1:
+        told = " and ".join(f"{value:g}" for value in given)
+        fields.refuse(f"{key} is given twice, as {told}", "transformers 4 and 5 choose differently: keep the right one")
+    return float(given[0]) if given else default

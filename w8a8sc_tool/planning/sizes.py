@@ -1,0 +1,81 @@
+"""Sizes of config.json that are not those of the weights: each is named once, not with every tensor that has it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from ..checkpoint import Checkpoint, ModelConfig
+from ..checkpoint.config import SIZE_KEYS
+from ..errors import Problem
+from ..layouts import Module, architecture_of, modules
+
+_REMEDY: Final = "config.json and the weights do not belong together"
+
+
+def with_layers_of_weights(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
+    """The checkpoint with as many layers as its weights have, and a problem if config.json says another number."""
+    config = checkpoint.config
+    layer = re.compile(re.escape(architecture_of(config).layers) + r"\.(\d{1,9})\.")
+    numbers = {int(match[1]) for match in map(layer.match, checkpoint.tensors) if match}
+    count = len(numbers)
+    if count == config.layers or numbers != set(range(count)) or not count:
+        return checkpoint, []
+    wrong = _problem(config, "layers", count, "restore config.json, or the weights that are missing")
+    return replace(checkpoint, config=replace(config, layers=count)), [wrong]
+
+
+def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
+    """The checkpoint with the sizes that its weights have, and a problem for each that config.json says otherwise.
+
+    A size counts as wrong if another one makes two more dimensions of tensors fit, and more than another value of any
+    other size would: a single tensor that does not fit is wrong itself.
+    """
+    config, problems = checkpoint.config, []
+    wrong = _misfits_of(config, checkpoint)
+    while len(wrong) > 1:
+        candidates = ((len(_misfits_of(c, checkpoint)), name, c) for name, c in _candidates(config, wrong))
+        left, name, best = min(candidates, key=lambda candidate: candidate[0], default=(len(wrong), "", config))
+        if left > len(wrong) - 2:
+            break
+        problems.append(_problem(config, name, getattr(best, name)))
+        config, wrong = best, _misfits_of(best, checkpoint)
+    return replace(checkpoint, config=config), problems
+
+
+def _problem(config: ModelConfig, name: str, size: int, remedy: str = _REMEDY) -> Problem:
+    key = SIZE_KEYS[name]
+    source = "" if key in config.content else ", which is what its absence means,"
+    return Problem(f"{key} is {getattr(config, name)}{source} but the weights have {size}", str(config.path), remedy)
+
+
+def misfits(found: Iterable[Module], checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    """Wanted and found size of every dimension that does not fit, of tensors with the right number of dimensions."""
+    return [sizes for module in found for sizes in _of_module(module, checkpoint)]
+
+
+def _misfits_of(config: ModelConfig, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    return misfits(modules(config, checkpoint.description, 1)[0], checkpoint)
+
+
+def _of_module(module: Module, checkpoint: Checkpoint) -> Iterator[tuple[int, int]]:
+    for source in module.sources:
+        tensor = checkpoint.tensors.get(source.name)
+        if tensor is not None and len(tensor.shape) == len(source.shape):
+            yield from ((wanted, found) for wanted, found in zip(source.shape, tensor.shape) if wanted != found)
+
+
+def _candidates(config: ModelConfig, wrong: Iterable[tuple[int, int]]) -> Iterator[tuple[str, ModelConfig]]:
+    """Configs with one other size: each that turns a wanted dimension, a multiple of the size, into what is there."""
+    counts = Counter(wrong)
+    for name in SIZE_KEYS.keys() - {"layers"}:
+        size = getattr(config, name)
+        sizes = {
+            found * size // wanted
+            for (wanted, found), _ in counts.most_common(16)
+            if wanted % size == 0 and found * size % wanted == 0
+        }
+        yield from ((name, replace(config, **{name: other})) for other in sorted(sizes - {0, size}))
