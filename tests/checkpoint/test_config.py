@@ -100,7 +100,7 @@ def test_nulls() -> None:
     keys += ("rms_norm_eps", "sliding_window", "use_sliding_window", "rope_scaling", "rope_theta", "eos_token_id")
     found = config({key: OLD.get(key) for key in OLD} | dict.fromkeys(keys))
     assert (found.kv_heads, found.head_dim, found.rope.theta) == (40, 5120 // 40, 10000.0)
-    assert not (found.tied or found.attention_bias or found.eos_token_ids)
+    assert not (found.tied or found.attention_bias)
     assert refusal(OLD, hidden_size=None) == "hidden_size is null, a size above 0 is wanted, config.json"
 
 

@@ -15,7 +15,7 @@ import torch
 from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
-from w8a8sc_tool.jobs.generate import TOLERANCE, generate
+from w8a8sc_tool.jobs.generate import TOLERANCE, Generated, generate
 from w8a8sc_tool.runtime.directory import config_of
 from w8a8sc_tool.runtime.models.qwen3 import Model as Qwen3
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
@@ -267,6 +267,31 @@ def test_a_template_without_an_end_is_stopped(
     (bare / "chat_template.jinja").write_text(loops + "{% endfor %}" * 4)
     with pytest.raises(InputError, match="took longer than 3 s"):
         generate(bare, prompt="Hello")
+
+
+def test_what_the_files_say_of_generating(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """End tokens of both files that vLLM looks at, and sampling unless something else is asked for."""
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+
+    def run(ends: object, **options: Any) -> Generated:
+        content = {"temperature": 1.5, "top_k": 7, "repetition_penalty": 1.1, "eos_token_id": ends}
+        (bare / "generation_config.json").write_text(json.dumps(content))
+        return generate(bare, token_ids=PROMPT, max_new_tokens=6, **options)
+
+    greedy = run(None, temperature=0, repetition_penalty=1)
+    assert len(set(greedy.tokens)) > 2
+    third = greedy.tokens[2]
+    for ends in (third, [1, third]):
+        assert run(ends, temperature=0, repetition_penalty=1).tokens[-1] == third
+    sampled = run(None)
+    assert (sampled.sampling.temperature, sampled.sampling.top_k, sampled.sampling.repetition_penalty) == (1.5, 7, 1.1)
+    assert sampled.tokens == run(None).tokens != run(None, seed=3).tokens
+    tokenizer = json.loads((bare / "tokenizer.json").read_text())["model"]["vocab"]
+    word = next(word for word, number in tokenizer.items() if number == greedy.tokens[1])
+    edit_json(bare / "tokenizer_config.json", lambda content: content.update(eos_token={"content": word}))
+    assert run(None, temperature=0, repetition_penalty=1).tokens == greedy.tokens[:2]
+    with pytest.raises(UsageError, match="a comparison needs greedy decoding"):
+        run(None, compare=bare, top_k=3)
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

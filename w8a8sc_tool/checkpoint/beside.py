@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..errors import AccessError, Problem, refuse
+from ..errors import AccessError, InputError, Problem, refuse
 from ..io import lfs, reading
 from ..io.folders import MANIFEST, RANK_FILE
 from ..io.names import is_inside
 from ..text import is_showable
+from . import chat_templates
 from . import config as config_file
 from . import description as description_file
 from .description import Description
@@ -156,3 +157,11 @@ def _absent(folder: Path, names: Collection[str]) -> Iterator[str]:
         yield f"{folder} has no tokenizer: add tokenizer files to the output before serving it"
     elif "vocab.json" in names and "tokenizer.json" not in names and "merges.txt" not in names:
         yield f"{folder} has vocab.json but no merges.txt: the tokenizer will not load"
+    try:
+        if chat_templates.find(folder) is None:
+            yield (
+                f"{folder} has no chat template, without which vLLM answers no chats: if the float model has "
+                f"{chat_templates.FILE}, copy it here before compressing"
+            )
+    except InputError as error:
+        yield f"the chat template will not work: {error}"

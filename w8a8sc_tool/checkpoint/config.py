@@ -127,12 +127,6 @@ class ModelConfig:
         return config
 
     @property
-    def eos_token_ids(self) -> list[int]:
-        """The end tokens, which count if there is no generation_config.json."""
-        value = self.content.get("eos_token_id")
-        return [token for token in (value if isinstance(value, list) else [value]) if type(token) is int]
-
-    @property
     def replaces_description(self) -> list[str]:
         """Keys that vLLM takes in place of quant_model_description.json."""
         return [key for key in REPLACE_DESCRIPTION if self.content.get(key) is not None]

@@ -14,6 +14,7 @@ from .output import Output
 if TYPE_CHECKING:
     from ..jobs.generate import Generated
     from ..jobs.serving import Prepared
+    from ..runtime.sampling import Sampling
     from ..serving import Estimate
     from ..serving.environment import Row
 
@@ -45,16 +46,27 @@ def chip_options(function: F) -> F:
 @click.option(
     "--temperature",
     type=click.FloatRange(0),
-    default=0.0,
-    show_default=True,
-    help="Temperature of the sampling; 0 takes the likeliest token.",
+    help="Temperature of the sampling; 0 takes the likeliest token [default: generation_config.json's, else 1].",
 )
 @click.option(
     "--top-k",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Sample among this many tokens; 0 considers all.",
+    help="Sample among this many tokens; 0 considers all [default: generation_config.json's, else 0].",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Sample among the likeliest tokens of this probability [default: generation_config.json's, else 1].",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    help="Sample among tokens with this share of the likeliest's chance [default: generation_config.json's, else 0].",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0, min_open=True),
+    help="Divides logits of tokens that were there before [default: generation_config.json's, else 1].",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sampling.")
 @click.option("--compare", metavar="MODEL", help="Give this W8A8S checkpoint the same prompt, and compare.")
@@ -71,8 +83,11 @@ def generate(
     prompt: str | None,
     token_ids: str | None,
     max_new_tokens: int,
-    temperature: float,
-    top_k: int,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
     seed: int,
     compare: str | None,
     device: str,
@@ -95,6 +110,9 @@ def generate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
         seed=seed,
         compare=compare,
         device=device,
@@ -374,6 +392,7 @@ def _generated_document(found: Generated) -> dict[str, Any]:
         "tokens": found.tokens,
         "text": found.text,
         "tensor_parallel_size": found.tp,
+        "sampling": _sampling_document(found.sampling),
         "load_seconds": round(found.load_seconds, 3),
         "prompt_seconds": round(found.prompt_seconds, 3),
         "tokens_per_second": round(found.tokens_per_second, 2),
@@ -384,12 +403,19 @@ def _generated_document(found: Generated) -> dict[str, Any]:
     }
 
 
+def _sampling_document(sampling: Sampling) -> dict[str, float]:
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    return {name: getattr(sampling, name) for name in names}
+
+
 def _show_generated(found: Generated, out: Output) -> None:
     out.result("" if found.text is not None else ",".join(map(str, found.tokens)))
     out.note(
         f"TP {found.tp}: {len(found.prompt)} tokens of prompt in {found.prompt_seconds:.2f} s, "
         f"{len(found.tokens)} generated, {found.tokens_per_second:.1f} per second"
     )
+    settings = _sampling_document(found.sampling).items()
+    out.note("greedy" if not found.sampling.temperature else ", ".join(f"{name} {value:g}" for name, value in settings))
     if not found.compared:
         return
     if found.differs_at is None:

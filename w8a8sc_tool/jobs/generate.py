@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..checking.verify import refuse_broken_ranks
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..io import files, reading
 from ..runtime.directory import check_runnable, config_of, config_of_directory
+from ..runtime.generation import Generation
 from ..runtime.models import check_model
 from ..runtime.sampling import Sampling
 from ..text import is_utf8
@@ -42,6 +43,7 @@ class Generated:
     margins: list[float] = field(default_factory=list)
     text: str | None = None
     tp: int = 1
+    sampling: Sampling = Sampling()  # noqa: RUF009 (it cannot be changed)
     load_seconds: float = 0.0
     prompt_seconds: float = 0.0
     token_seconds: float = 0.0
@@ -65,8 +67,11 @@ def generate(
     prompt: str | None = None,
     token_ids: Sequence[int] | None = None,
     max_new_tokens: int = 32,
-    temperature: float = 0.0,
-    top_k: int = 0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
     seed: int = 0,
     compare: str | os.PathLike[str] | None = None,
     device: str = "cpu",
@@ -74,19 +79,24 @@ def generate(
 ) -> Generated:
     """Generate from a sharded_state directory, one process per rank.
 
-    prompt (text, through the directory's tokenizer and chat template) or token_ids. temperature 0 is greedy; a seed
-    makes sampling repeatable. on_token is called with each token and the text it adds. compare: a W8A8S checkpoint that
-    is given the same prompt; the first token that differs is reported. device: "cpu", or "npu" for NPUs 0 to TP - 1.
+    prompt (text, through the directory's tokenizer and chat template) or token_ids. temperature, top_k, top_p, min_p,
+    repetition_penalty: see runtime.sampling; by default those of the directory's generation_config.json, as vLLM takes
+    them. temperature 0 is greedy; a seed makes sampling repeatable. on_token is called with each token and the text it
+    adds. compare: a W8A8S checkpoint that is given the same prompt; the first token that differs is reported. This
+    needs greedy decoding: of generation_config.json, the end tokens alone are then used. device: "cpu", or "npu" for
+    NPUs 0 to TP - 1.
+
     Raises InputError, MissingError, UsageError.
     """
     if (prompt is None) == (token_ids is None):
         raise UsageError("give either a prompt or token ids")
     if prompt is not None and not is_utf8(prompt):
         raise UsageError("the prompt is not UTF-8")
-    if max_new_tokens < 1 or temperature < 0:
-        raise UsageError("max new tokens must be above 0, the temperature 0 or more")
-    if compare is not None and temperature:
-        raise UsageError("a comparison needs greedy decoding: leave out the temperature")
+    if max_new_tokens < 1:
+        raise UsageError("max new tokens must be above 0")
+    others = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty}
+    if compare is not None and (temperature or any(value is not None for value in others.values())):
+        raise UsageError("a comparison needs greedy decoding: leave out what changes the choice of tokens")
     folder = Path(directory)
     reading.check_folder(folder)
     tp = refuse_broken_ranks(folder)
@@ -95,28 +105,45 @@ def generate(
     check_model(config.architecture)
     if compare is not None:
         check_runnable(config_of(Path(compare)))
+    generation = Generation.read(folder, config)
+    sampling = Sampling()
+    if compare is None:
+        sampling = generation.with_values(temperature=temperature, seed=seed, **others)
+    if problem := sampling.problem():
+        raise UsageError(problem)
     with _text(folder, wanted=prompt is not None) as text:
         tokens = list(token_ids) if token_ids is not None else text.encode(prompt)
         _check_tokens(tokens, config.vocabulary)
-        result = Generated(tokens, tp=tp)
-        sampling = Sampling(temperature, top_k, seed)
-        ends = _end_tokens(config.content)
-        shown = ""
-        for token, margin in _tokens(folder, tp, tokens, max_new_tokens, sampling, device, result):
-            result.tokens.append(token)
-            result.margins.append(margin)
-            whole = text.decode(result.tokens)
-            # A character may take several tokens: what is not whole yet is not shown.
-            added = "" if whole.endswith("\ufffd") else whole[len(shown) :]
-            shown += added
-            if on_token is not None:
-                on_token(token, added)
-            if token in ends:
-                break
+        result = Generated(tokens, tp=tp, sampling=sampling)
+        _generate(folder, text, generation.ends | text.ends, max_new_tokens, device, result, on_token)
         result.text = text.decode(result.tokens) if text.there else None
     if compare is not None:
         _compare(Path(compare), result, device)
     return result
+
+
+def _generate(
+    folder: Path,
+    text: _Text,
+    ends: Set[int],
+    count: int,
+    device: str,
+    result: Generated,
+    on_token: Callable[[int, str], None] | None,
+) -> None:
+    """Add tokens to the result until one of `ends` or `count` of them."""
+    shown = ""
+    for token, margin in _tokens(folder, result.tp, result.prompt, count, result.sampling, device, result):
+        result.tokens.append(token)
+        result.margins.append(margin)
+        whole = text.decode(result.tokens)
+        # A character may take several tokens: what is not whole yet is not shown.
+        added = "" if whole.endswith("\ufffd") else whole[len(shown) :]
+        shown += added
+        if on_token is not None:
+            on_token(token, added)
+        if token in ends:
+            break
 
 
 def _need(device: str) -> None:
@@ -131,11 +158,6 @@ def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
     wrong = next((token for token in tokens if not 0 <= token < vocabulary), None)
     if wrong is not None:
         raise UsageError(f"there is no token {wrong}: the vocabulary has {vocabulary}")
-
-
-def _end_tokens(content: dict[str, Any]) -> set[int]:
-    found = content.get("eos_token_id")
-    return set(found) if isinstance(found, list) else {found} if isinstance(found, int) else set()
 
 
 class _Text:
@@ -154,9 +176,15 @@ class _Text:
     def decode(self, tokens: list[int]) -> str:
         return str(self._ask("decode", tokens)) if self.there else ""
 
-    def _ask(self, method: str, argument: object) -> Any:
+    @property
+    def ends(self) -> set[int]:
+        """The end token that the tokenizer knows, if it knows one."""
+        token = self._ask("end_token") if self.there else None
+        return set() if token is None else {token}
+
+    def _ask(self, method: str, *arguments: object) -> Any:
         assert self._pool is not None
-        self._pool.call(0, "the tokenizer", method, argument)
+        self._pool.call(0, "the tokenizer", method, *arguments)
         for _, answer in self._pool.wait(_TEXT_SECONDS):
             return answer
         raise InputError(f"the tokenizer or chat template took longer than {_TEXT_SECONDS:.0f} s", "", "--token-ids")
@@ -175,6 +203,7 @@ def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
         if not wanted:  # it would only show what the tokens say
             try:
                 text.decode([])
+                _ = text.ends
             except W8A8SCError:
                 text = _Text(None)
         yield text

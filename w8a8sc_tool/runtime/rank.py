@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from . import cpu
+from .choice import Chooser
 from .directory import config_of
 from .group import Alone, Distributed, Group
 from .models import model_class
@@ -32,8 +33,6 @@ class Rank:
         self._rendezvous = rendezvous
         self._room = room
         self._device = device
-        self._sampling = Sampling()
-        self._random = torch.Generator()
 
     def load(self, rank: int) -> None:
         """Become a rank; all of them have to be told at once."""
@@ -45,32 +44,25 @@ class Rank:
         group: Group = Distributed(rank, self._size, self._rendezvous, backend) if self._size > 1 else Alone()
         state: State = load_rank(self._folder, rank) if self._size else load_checkpoint(self._folder)
         config = config_of(self._folder)
+        self._vocabulary = config.vocabulary
         self._model = model_class(config.architecture)(config, state, group, room=self._room, device=device)
 
     def start(self, sampling: Sampling) -> None:
         """Begin a new sequence."""
         self._model.reset()
-        self._sampling = sampling
-        self._random.manual_seed(sampling.seed)
+        self._chooser = Chooser(sampling, self._vocabulary)
 
     def append(self, tokens: list[int]) -> Step:
         """Append tokens and choose the one that follows; every rank chooses the same."""
+        new = torch.tensor(tokens)
+        self._chooser.see(new)
         with torch.inference_mode():
-            logits = self._model.forward(torch.tensor(tokens), last=True)[0].float().cpu()
+            logits = self._model.forward(new, last=True)[0].float().cpu()
         best = logits.topk(min(2, len(logits)))
-        return Step(self._choose(logits), float((best.values[0] - best.values[-1]) / logits.std()))
+        return Step(self._chooser.choose(logits), float((best.values[0] - best.values[-1]) / logits.std()))
 
     def logits(self, tokens: list[int]) -> bytes:
         """Teacher-forced logits of a whole sequence: the bytes of float16 [m, vocabulary]."""
         self._model.reset()
         with torch.inference_mode():
             return bytes(self._model.forward(torch.tensor(tokens)).cpu().numpy())
-
-    def _choose(self, logits: torch.Tensor) -> int:
-        if self._sampling.temperature == 0:
-            return int(logits.argmax())
-        if self._sampling.top_k:
-            limit = logits.topk(min(self._sampling.top_k, len(logits))).values[-1]
-            logits = logits.masked_fill(logits < limit, float("-inf"))
-        chances = (logits / self._sampling.temperature).softmax(-1)
-        return int(torch.multinomial(chances, 1, generator=self._random))

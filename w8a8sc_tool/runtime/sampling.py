@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """How the next token is chosen: temperature 0 takes the most likely one."""
+    """How the next token is chosen, in vLLM's terms; temperature 0 takes the most likely one.
+
+    top_k: among how many tokens, 0 for all. top_p: among the most likely ones that have this probability together.
+    min_p: among those with at least this share of the best one's probability. repetition_penalty: divides the logits of
+    tokens that were there before, prompt included (a negative one is multiplied).
+    """
 
     temperature: float = 0.0
     top_k: int = 0
     seed: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything is: vLLM refuses the same."""
+        if not 0 <= self.temperature < math.inf:
+            return f"temperature is {self.temperature:g}, 0 or more is wanted"
+        if self.top_k < 0:
+            return f"top_k is {self.top_k}, 0 (all) or more is wanted"
+        if not 0 < self.top_p <= 1:
+            return f"top_p is {self.top_p:g}, more than 0 and at most 1 is wanted"
+        if not 0 <= self.min_p <= 1:
+            return f"min_p is {self.min_p:g}, 0 to 1 is wanted"
+        if not 0 < self.repetition_penalty < math.inf:
+            return f"repetition_penalty is {self.repetition_penalty:g}, more than 0 is wanted"
+        return None
 
 
 class Step(msgspec.Struct, frozen=True):

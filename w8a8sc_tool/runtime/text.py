@@ -1,19 +1,25 @@
-"""Text to tokens and back: the tokenizer files of a directory, and its chat template in a sandbox."""
+"""Text to tokens and back: the tokenizer files of a directory, and its chat template."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ..checkpoint import chat_templates
 from ..errors import InputError, MissingError
 from ..io import reading
-from ..io.documents import read_small
+from ..io.documents import parse_json, read_small
 from ..text import is_utf8
 
 _LARGEST_TOKENIZER: Final = 128 << 20
-_LARGEST_TEMPLATE: Final = 256 << 10
-_LARGEST_PROMPT: Final = 4 << 20  # characters that a template may make of a prompt
+_OLD_NAMES: Final = "special_tokens_map.json"
+_NAMES: Final = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+# What tokenizer classes of transformers assume where tokenizer_config.json says nothing.
+_OF_CLASSES: Final[Mapping[str, Mapping[str, str]]] = {
+    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+}
 
 
 class Tokenizer:
@@ -34,50 +40,39 @@ class Tokenizer:
         self._folder = folder
 
     def encode(self, prompt: str) -> list[int]:
-        """The tokens of a prompt, through the chat template if there is one."""
-        template = self._template()
-        text = _rendered(template, prompt, str(self._folder)) if template else prompt
+        """The tokens of a prompt, through the chat template if there is one.
+
+        Raises MissingError without jinja2, InputError for a template that cannot be rendered.
+        """
+        template = chat_templates.find(self._folder)
+        if template is None:
+            return list(self._tokenizer.encode(prompt, add_special_tokens=True).ids)
+        try:
+            from . import chat
+        except ImportError:
+            raise MissingError("jinja2 is not installed", remedy="pip install 'w8a8sc[runtime]'") from None
+        text = chat.rendered(template, prompt, self._special_tokens(), str(self._folder))
         if not is_utf8(text):
             raise InputError("the chat template makes half of a surrogate pair", str(self._folder), "give --token-ids")
-        return list(self._tokenizer.encode(text, add_special_tokens=not template).ids)
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: list[int]) -> str:
+        """The text of tokens, without special ones."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
-    def _template(self) -> str | None:
-        """The chat template: of tokenizer_config.json, or a file of its own."""
-        alone = self._folder / "chat_template.jinja"
-        if reading.exists(alone):
-            return read_small(alone, _LARGEST_TEMPLATE).decode("utf-8", "replace")
-        settings = self._folder / "tokenizer_config.json"
-        if not reading.exists(settings):
-            return None
-        try:
-            found = json.loads(read_small(settings, _LARGEST_TOKENIZER))
-        except (ValueError, RecursionError):
-            raise InputError("not valid JSON", str(settings)) from None
-        template = found.get("chat_template") if isinstance(found, dict) else None
-        return template if isinstance(template, str) else None
+    def end_token(self) -> int | None:
+        """The token that ends a text as the tokenizer knows it."""
+        text = self._special_tokens().get("eos_token")
+        number: int | None = None if text is None else self._tokenizer.token_to_id(text)
+        return number
 
-
-def _rendered(template: str, prompt: str, where: str) -> str:
-    """A prompt through a chat template: sandboxed, with loops, size and output limited."""
-    try:
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError:
-        raise MissingError("jinja2 is not installed", remedy="pip install 'w8a8sc[runtime]'") from None
-    if len(template) > _LARGEST_TEMPLATE:
-        raise InputError(f"the chat template is longer than {_LARGEST_TEMPLATE} characters", where)
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    messages = [{"role": "user", "content": prompt}]
-    text, size = [], 0
-    try:
-        for piece in environment.from_string(template).generate(messages=messages, add_generation_prompt=True):
-            text.append(piece)
-            size += len(piece)
-            if size > _LARGEST_PROMPT:
-                raise InputError(f"the chat template makes more than {_LARGEST_PROMPT} characters of a prompt", where)
-    except (TemplateError, ArithmeticError, TypeError, ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"the chat template fails ({str(error)[:200]})", where, "give --token-ids") from None
-    return "".join(text)
+    def _special_tokens(self) -> dict[str, str]:
+        """The named special tokens: texts in the settings, or objects with a `content`."""
+        settings = chat_templates.settings_of(self._folder)
+        old = self._folder / _OLD_NAMES
+        if "added_tokens_decoder" not in settings and reading.exists(old):
+            settings |= parse_json(read_small(old, _LARGEST_TOKENIZER), str(old))
+        defaults = _OF_CLASSES.get(str(settings.get("tokenizer_class")).removesuffix("Fast"), {})
+        tokens = {name: settings.get(name, defaults.get(name)) for name in _NAMES}
+        texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+        return {name: text for name, text in texts.items() if isinstance(text, str)}

@@ -39,9 +39,7 @@ def build_for_cpu(service: Service, more: Sequence[str], *, python: Path | None,
 
 
 def _flags(service: Service, given: Options) -> dict[str, str | None]:
-    positions = service.config.content.get("max_position_embeddings")
-    most = positions if isinstance(positions, int) and positions > 0 else _LENGTH
-    length = length_of(given, "max-model-len") or min(_LENGTH, most)
+    length = length_of(given, "max-model-len") or min(_LENGTH, service.config.positions)
     sequences = count_of(given, "max-num-seqs") or _SEQUENCES
     per_token = 2 * service.config.layers * max(1, service.config.kv_heads // service.tp) * service.config.head_dim * 2
     cache = max(_SMALLEST_CACHE, sequences * (length + 2 * _BLOCK) * per_token)
