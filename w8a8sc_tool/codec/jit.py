@@ -38,7 +38,7 @@ _not_kept: list[str] = []  # kernels that were compiled in memory after all
 _OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 
 
-def kernel(signature: str) -> Callable[[F], F]:
+def kernel(signature: Any) -> Callable[[F], F]:
     """Compile a function for exactly one signature, now, or take it from the cache."""
 
     def compile_now(function: F) -> F:
@@ -59,6 +59,12 @@ def kernel(signature: str) -> Callable[[F], F]:
 def part(function: F) -> F:
     """A function that kernels call: compiled as a part of each of them, never on its own."""
     return _njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def copied_part(function: F) -> F:
+    """A part that is copied into its only caller before anything is compiled: for one that calls large parts, which
+    would all be optimized once more with it."""
+    return _njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def all_compiled() -> None:

@@ -15,9 +15,11 @@ from . import jit
 from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
 from .memory import address_of
 from .tables import (
+    COMPRESSED,
     FRACTAL_BYTES,
     FRACTAL_COLUMNS,
     INDEX_ENTRY_BYTES,
+    LENGTH_BITS,
     MODES,
     PAYLOAD_UNIT,
     TILE_COLUMNS,
@@ -35,8 +37,6 @@ Int8 = npt.NDArray[np.int8]
 # Counts are kept in 32 bits, and a matrix this large has no consumer.
 LARGEST_MATRIX: Final = 2**31 - 2**20
 
-_COMPRESSED: Final = 1 << 15
-_LENGTH_BITS: Final = 0x1FF
 _RESERVED_BITS: Final = 0xFFFF_7E00
 BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
 
@@ -67,7 +67,7 @@ class EncodedTiles:
 
     def part(self, first: int, last: int) -> EncodedTiles:
         """Tiles first to last - 1, as views."""
-        ends = np.cumsum(self.entries[:last] & np.uint64(_LENGTH_BITS)).astype(np.int64) * PAYLOAD_UNIT
+        ends = np.cumsum(self.entries[:last] & np.uint64(LENGTH_BITS)).astype(np.int64) * PAYLOAD_UNIT
         begin = int(ends[first - 1]) if first else 0
         return EncodedTiles(self.payload[begin : int(ends[-1])], self.entries[first:last])
 
@@ -149,7 +149,7 @@ class MatrixEncoder:
                 f"{self.weight_bytes} compressed bytes are more than the {self.tiling.largest_weight} of the matrix"
             )
         entries = np.concatenate([part.entries for part in self._parts])
-        lengths = entries & np.uint64(_LENGTH_BITS)
+        lengths = entries & np.uint64(LENGTH_BITS)
         entries |= (np.cumsum(lengths, dtype=np.uint64) - lengths) << np.uint64(32)
         return [part.payload for part in self._parts], entries.view(np.int8), self.tiling.info()
 
@@ -223,23 +223,32 @@ class MatrixDecoder:
     """Decodes one matrix in blocks of rows from the parts of the weight tensor that hold them.
 
     index and info are checked whole at construction, against `weight_bytes`, the length of the weight tensor; nothing
-    is read or allocated on the word of an unchecked number.
+    is read or allocated on the word of an unchecked number. `plain` decodes one code at a time, slowly: to prove that
+    the fast way makes no difference.
     """
 
     def __init__(
-        self, index: Int8, info: npt.NDArray[np.int64], *, weight_bytes: int, sparsity: Sparsity | None = None
+        self,
+        index: Int8,
+        info: npt.NDArray[np.int64],
+        *,
+        weight_bytes: int,
+        sparsity: Sparsity | None = None,
+        plain: bool = False,
     ) -> None:
         if sparsity is not None and sparsity not in MODES:
             raise ValueError(f"sparsity must be 'low', 'high' or None, not {sparsity!r}")
         self.tiling = _checked_info(info)
         self._index, self._ends = _checked_index(index, self.tiling, weight_bytes)
         self._sparsity = -1 if sparsity is None else int(sparsity == "high")
+        self._plain = plain
+        self.plain_tiles = 0  # how many were decoded one code at a time: coded as no known encoder does, or damaged
         self._scratch = np.empty(decoder.SCRATCH_BYTES, np.uint8)
 
     @property
     def bypass_tiles(self) -> int:
         """How many tiles are stored raw."""
-        return int((self._index & np.uint64(_COMPRESSED) == 0).sum())
+        return int((self._index & np.uint64(COMPRESSED) == 0).sum())
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[DecodedBlock]:
         """All n-tiles in order, in blocks of about `block_bytes` of decoded rows."""
@@ -273,13 +282,18 @@ class MatrixDecoder:
         payload = np.ascontiguousarray(payload)
         first = block.first_tile * tiling.k_tiles
         index = self._index[first : block.last_tile * tiling.k_tiles]
-        failure = np.zeros(3, np.int64)
+        outcome = np.zeros(4, np.int64)
         decoder.decode_tiles(
-            *(address_of(payload), index, tiling.n, tiling.k, block.first_tile, block.last_tile, self._sparsity),
-            *(int(strict), int(canonical), address_of(out), out.strides[0], block.first_row),
-            *(address_of(self._scratch), failure),
+            address_of(payload),
+            index,
+            decoder.Tiles(tiling.n, tiling.k, block.first_tile, block.last_tile),
+            decoder.Target(address_of(out), out.strides[0], block.first_row),
+            decoder.Rules(self._sparsity, int(strict), int(canonical), int(self._plain)),
+            address_of(self._scratch),
+            outcome,
         )
-        cause, tile, engine = (int(value) for value in failure)
+        cause, tile, engine, plain = (int(value) for value in outcome)
+        self.plain_tiles += plain
         if cause:
             raise TileError(decoder.CAUSES[cause], tile=first + tile, engine=engine)
 
@@ -338,7 +352,7 @@ def _checked_index(
         )
     entries = np.array(index, order="C").view(np.uint64)  # a copy: writable and aligned, as the kernels want it
     _check_entries(entries & np.uint64(_RESERVED_BITS) != 0, "reserved bits are set in the index entry")
-    lengths = (entries & np.uint64(_LENGTH_BITS)).astype(np.int64)
+    lengths = (entries & np.uint64(LENGTH_BITS)).astype(np.int64)
     sizes = np.array([tiling.tile_k_fractals(k) for k in range(tiling.k_tiles)], np.int64)
     largest = np.tile(sizes * tiling.tile_n_fractals * (FRACTAL_BYTES // PAYLOAD_UNIT), tiling.n_tiles)
     _check_entries(lengths == 0, "the payload has length 0")

@@ -23,13 +23,19 @@ TILE_BYTES: Final = TILE_ROWS * TILE_COLUMNS
 
 ENGINES: Final = 4
 HEADER_BYTES: Final = 40
+STREAM_UNIT: Final = 32  # bytes: streams are padded to these, and woven
 PACKET_BYTES: Final = 8
+PACKET_BITS: Final = 8 * PACKET_BYTES
 PACKET_WINDOW: Final = 64  # input bytes that one packet may encode
 PAYLOAD_UNIT: Final = 128  # lengths and offsets in the index count these
 INDEX_ENTRY_BYTES: Final = 8
+LENGTH_BITS: Final = 0x1FF  # of an index entry: the payload's length
+COMPRESSED: Final = 1 << 15  # and whether the tile is coded
 
-END_MARK: Final = 503  # 9 bits
+END_MARK: Final = 503
+END_BITS: Final = 9
 ESCAPE: Final = 15  # 4 bits, before the 8 bits of a byte outside the dictionary
+LONGEST_CODE: Final = 12  # bits: an escape and its byte
 
 
 class Mode(NamedTuple):
@@ -72,7 +78,7 @@ RUN: Final = 2  # argument: number of common bytes
 ESCAPED: Final = 3  # 12 bits in all
 END: Final = 4
 
-GROUP_UNITS: Final = 4  # of 3 bits: the decoder looks at 12 bits at a time, as many as the longest code has
+GROUP_UNITS: Final = LONGEST_CODE // 3  # units of 3 bits that the decoder looks at in one step
 
 
 def escape_codes() -> npt.NDArray[np.uint16]:
@@ -99,11 +105,8 @@ def whole_codes(mode: Mode) -> npt.NDArray[np.int64]:
     return np.array(codes, np.int64)
 
 
-LARGEST_GROUP: Final = 18  # bytes: two runs of 9
-
-
 def group_sizes(mode: Mode) -> npt.NDArray[np.uint16]:
-    """uint16 [4096]: 256 * bits used + bytes emitted, of the codes that the decoder takes from 12 bits in one step.
+    """uint16 [4096]: 256 * bytes emitted + bits used, of the codes that the decoder takes from 12 bits in one step.
 
     A group is as many whole codes as there are, with two exceptions in high-sparse mode: it does not end with codes of
     single common bytes, which is what the zeros behind a packet's 64 bytes look like; and bytes other than the common
@@ -120,14 +123,14 @@ def group_sizes(mode: Mode) -> npt.NDArray[np.uint16]:
             rest, extent = sizes[units - used], reach[units - used]
             fits = (extent == 0) | (count + extent <= 8)
             alone = mode is HIGH and count == 1 and rank == 0  # counts only if something follows
-            own_size = 768 * used + count
+            own_size = 256 * count + 3 * used
             taken = np.where(fits & (rest > 0), rest + np.uint16(own_size), 0 if alone else own_size)
             own = 1 if rank else 0
             sizes[units][value :: 8**used] = taken
             reach[units][value :: 8**used] = np.where(fits & (extent > 0), extent + count, own)
     whole = sizes[GROUP_UNITS]
     single, used = mode.runs[1]
-    whole[single :: 1 << used] = np.where(whole[single :: 1 << used] == 0, 256 * used + 1, whole[single :: 1 << used])
-    whole[ESCAPE::16] = 12 * 256 + 1
+    whole[single :: 1 << used] = np.where(whole[single :: 1 << used] == 0, 256 + used, whole[single :: 1 << used])
+    whole[ESCAPE::16] = 256 + LONGEST_CODE
     whole[[0, -1]] = 0
     return whole

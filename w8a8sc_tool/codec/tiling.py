@@ -10,11 +10,13 @@ import numpy as np
 from .jit import part
 from .memory import load8, load64, store8, store64
 from .tables import (
+    ENGINES,
     FRACTAL_BYTES,
     FRACTAL_COLUMNS,
     FRACTAL_ROWS,
     INDEX_ENTRY_BYTES,
     PAYLOAD_UNIT,
+    STREAM_UNIT,
     TILE_FRACTALS,
     TILE_ROWS,
 )
@@ -153,28 +155,29 @@ def deal_tile(source, stride, rows, columns, n_fractals, k_fractals, shares, sha
 
 
 @part
-def collect_tile(shares, share_stride, first_row, rows, columns, n_fractals, k_fractals, target, stride):
-    """Copy rows first_row to rows - 1 of a tile from the four engines' shares into a row-major matrix.
+def collect_tile(shares, share_stride, place):
+    """Copy a tile from the four engines' shares to its place in a row-major matrix.
 
-    target: address of the tile's row 0, column 0 in the matrix. Returns whether all bytes outside of `rows` and
-    `columns` are zero; rows before first_row repeat the neighbour and are not looked at.
+    shares: address of engine 0's share, the next one `share_stride` bytes further; place: a named tuple with the
+    address of the tile's `corner` in the matrix, the `stride` from row to row, the `first_row` that does not repeat the
+    neighbour, how many `rows` and `columns` there are from the corner to the matrix's end, and the tile's `height` and
+    `width` in fractals. Returns whether all bytes outside of the matrix are zero; rows before first_row are not looked
+    at.
     """
-    full = min(columns // 32, k_fractals)
-    step = n_fractals * 128
+    full = min(place.columns // FRACTAL_COLUMNS, place.width)
+    step = place.height * (FRACTAL_BYTES // ENGINES)
     clean = True
-    for row in range(first_row, 16 * n_fractals):
+    for row in range(place.first_row, FRACTAL_ROWS * place.height):
         share = shares + (row // 2 % 4) * share_stride + (row // 8) * 64 + (row % 2) * 32
-        whole = full if row < rows else 0
-        line = target + row * stride
+        whole = full if row < place.rows else 0
+        line = place.corner + row * place.stride
         for fractal in range(whole):
-            piece = share + fractal * step
-            place = line + fractal * 32
-            copy32(piece, place)
-        for fractal in range(whole, k_fractals):
-            for column in range(32):
+            copy32(share + fractal * step, line + fractal * FRACTAL_COLUMNS)
+        for fractal in range(whole, place.width):
+            for column in range(FRACTAL_COLUMNS):
                 byte = load8(share + fractal * step + column)
-                if row < rows and fractal * 32 + column < columns:
-                    store8(line + fractal * 32 + column, byte)
+                if row < place.rows and fractal * FRACTAL_COLUMNS + column < place.columns:
+                    store8(line + fractal * FRACTAL_COLUMNS + column, byte)
                 elif byte != 0:
                     clean = False
     return clean
@@ -183,7 +186,7 @@ def collect_tile(shares, share_stride, first_row, rows, columns, n_fractals, k_f
 @part
 def payload_address(payload, engine, position):
     """Address of byte `position` (a multiple of 8) of an engine's stream in a payload woven in 32-byte chunks."""
-    return payload + position // 32 * 128 + engine * 32 + position % 32
+    return payload + position // STREAM_UNIT * PAYLOAD_UNIT + engine * STREAM_UNIT + position % STREAM_UNIT
 
 
-assert PAYLOAD_UNIT == 4 * 32
+assert PAYLOAD_UNIT == ENGINES * STREAM_UNIT

@@ -225,19 +225,24 @@ def floor_log2(typing_context: Any, vector: Any) -> Any:
     return vector(vector), generate
 
 
-@intrinsic
-def prefetch(typing_context: Any, address: Any) -> Any:
-    """Ask the processor to fetch the cache line at `address` (int64) for reading; any address will do."""
+def _prefetch(to_write: bool) -> Any:
+    @intrinsic
+    def prefetch(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _U8.as_pointer()
+            function_type = ir.FunctionType(ir.VoidType(), [pointer, _U32, _U32, _U32])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], function_type)
+            write, keep, data = (ir.Constant(_U32, value) for value in (int(to_write), 3, 1))
+            builder.call(function, [builder.inttoptr(arguments[0], pointer), write, keep, data])
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _U8.as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [pointer, _U32, _U32, _U32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], function_type)
-        read, keep, data = (ir.Constant(_U32, value) for value in (0, 3, 1))
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), read, keep, data])
-        return context.get_dummy_value()
+        return types.void(types.int64), generate
 
-    return types.void(types.int64), generate
+    return prefetch
+
+
+# Ask the processor to fetch the cache line at an address (int64) for reading or for writing; any address will do.
+prefetch, prefetch_for_writing = _prefetch(False), _prefetch(True)
 
 
 def _like(builder: Any, signature: Any, values: Any) -> tuple[Any, Any]:

@@ -1,0 +1,372 @@
+"""Decoding what encoders write, fast: several codes, and all four engines, at a time.
+
+A look at the next 12 bits of a packet yields all complete codes among them, a group. Every step has to wait for the one
+before, so the four engines, which do not depend on each other, take their steps in turn. No error is named here: of a
+tile that anything is wrong with, only that is said, and `packets` decodes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .jit import part
+from .memory import load64, store64
+from .packets import REVERSED_BITS, check_end, checksum_matches, decode_packet, fits_longest
+from .streams import SHARE_STRIDE
+from .tables import (
+    ENGINES,
+    ESCAPE,
+    GROUP_UNITS,
+    HEADER_BYTES,
+    HIGH,
+    LONGEST_CODE,
+    LOW,
+    PACKET_BITS,
+    PACKET_BYTES,
+    PACKET_WINDOW,
+    TILE_BYTES,
+    TILE_COLUMNS,
+    Mode,
+    group_sizes,
+    whole_codes,
+)
+from .tiling import payload_address
+from .vectors import U64x8, choose, load, prefetch_for_writing, splat, store
+
+# ----------------------------------------------------------------------------------------------- what groups stand for
+
+# A tile's table holds the first 8 bytes of every group of 12 bits and, to make these, of 0 to 3 units of 3 bits. A unit
+# is a digit of an octal number, the first one lowest, so groups that differ in the first digit only lie side by side:
+# a row, which is one vector. Groups of few units come first.
+_GROUPS = 8**GROUP_UNITS
+_ROW = 64
+_GROUPS_AT = (_GROUPS - 1) // 7 * 8
+_FIRST_CODES = _GROUPS_AT + 8 * _GROUPS  # what a group of two units begins with, without what follows a code of one
+TABLE_BYTES = _FIRST_CODES + 8 * 8**2
+TABLE_ALIGNMENT = _ROW  # room for a table to begin where each of its rows lies in one cache line
+_EVERY_BYTE = np.uint64(0x0101010101010101)
+_MOST_SYMBOLS = 8  # of a group that its table holds
+
+Part = Callable[..., Any]
+
+
+def _rows_of(mode: Mode) -> Part:
+    """Compiles what writes rows of a mode's table."""
+    ones = [code for code in whole_codes(mode).tolist() if code[1] == 1]
+    longer = np.uint64(sum(1 << digit for digit in range(8) if digit not in [code[0] for code in ones]))
+    runs_2, runs_3, runs_4 = (np.uint64(sum(1 << code[0] for code in ones if code[3] == n)) for n in (2, 3, 4))
+
+    @part
+    def fill_rows(table, units):
+        """Write groups of `units` that begin with codes of one and two, from groups that have one and two fewer."""
+        target, behind_one, behind_two = _groups_of(units), _groups_of(units - 1), _groups_of(units - 2)
+        for row in range(8 ** (units - 1)):
+            rest = load64(table + behind_one + 8 * row)
+            symbols = splat(U64x8, rest << np.uint64(8))
+            symbols = choose(runs_2, splat(U64x8, rest << np.uint64(16)), symbols)
+            symbols = choose(runs_3, splat(U64x8, rest << np.uint64(24)), symbols)
+            symbols = choose(runs_4, splat(U64x8, rest << np.uint64(32)), symbols)
+            rest = load64(table + behind_two + 8 * (row >> 3))
+            symbols = choose(longer, splat(U64x8, rest << np.uint64(8)), symbols)
+            first = load(U64x8, table + _FIRST_CODES + _ROW * (row & 7))
+            store(table + target + _ROW * row, symbols | first)
+
+    return fill_rows
+
+
+@part
+def _groups_of(units):
+    """Where in a table, in bytes, groups of so many units begin."""
+    return (8**units - 1) // 7 * 8
+
+
+_fill_low_rows, _fill_high_rows = _rows_of(LOW), _rows_of(HIGH)
+_LOW_CODES, _HIGH_CODES = whole_codes(LOW), whole_codes(HIGH)
+
+
+@part
+def _fill_first_codes(codes, dictionary, table):
+    """The bytes of every code of one or two units."""
+    store(table + _groups_of(1), splat(U64x8, np.uint64(0)))
+    for code in range(codes.shape[0]):
+        value, units, rank, count = codes[code, 0], codes[code, 1], codes[code, 2], codes[code, 3]
+        symbols = np.uint64(dictionary[rank]) * _EVERY_BYTE
+        if count < _MOST_SYMBOLS:
+            symbols &= (np.uint64(1) << np.uint64(8 * count)) - np.uint64(1)
+        if units == 1:
+            store64(table + _groups_of(1) + 8 * value, symbols)
+            for digit in range(8):
+                store64(table + _FIRST_CODES + 8 * (value + 8 * digit), symbols)
+        elif units == 2:
+            store64(table + _FIRST_CODES + 8 * value, symbols)
+
+
+@part
+def _fill_longer_codes(codes, dictionary, table, units):
+    """Groups of `units` that begin with codes of three units or of 8 bytes and more, for which rows have no room."""
+    for code in range(codes.shape[0]):
+        value, used, rank, count = codes[code, 0], codes[code, 1], codes[code, 2], codes[code, 3]
+        if used > units or (used < 3 and count < _MOST_SYMBOLS):
+            continue
+        symbols = np.uint64(dictionary[rank])
+        for rest in range(8 ** (units - used)):
+            if count >= _MOST_SYMBOLS:
+                group = symbols * _EVERY_BYTE
+            else:
+                group = symbols | load64(table + _groups_of(units - used) + 8 * rest) << np.uint64(8)
+            store64(table + _groups_of(units) + 8 * (value + (rest << 3 * used)), group)
+
+
+@part
+def fill_symbols(high, dictionary, table):
+    """Write the first 8 bytes of every group under a tile's dictionary to `table`, an address of TABLE_BYTES.
+
+    Bytes behind a group's own are not defined: whatever is decoded next overwrites them. Where twelve zeros are left of
+    a packet, which is no group, there are 8 common bytes.
+    """
+    codes = _HIGH_CODES if high else _LOW_CODES
+    store64(table, np.uint64(0))
+    _fill_first_codes(codes, dictionary, table)
+    for units in range(2, GROUP_UNITS + 1):
+        if high:
+            _fill_high_rows(table, units)
+        else:
+            _fill_low_rows(table, units)
+        _fill_longer_codes(codes, dictionary, table, units)
+    for byte in range(256):
+        store64(table + _GROUPS_AT + 8 * (ESCAPE + 16 * byte), np.uint64(REVERSED_BITS[byte]))
+    store64(table + _GROUPS_AT, np.uint64(dictionary[0]) * _EVERY_BYTE)
+
+
+# --------------------------------------------------------------------------------------------------------- one packet
+
+# Where a packet's bytes go and how many bits it has used lie in one number, 256 * address + bits, which a step advances
+# by a group's size, 256 * bytes + bits. A packet is shifted as an int64, which repeats its last bit, so that the end of
+# a packet looks the same however long it is: -1 if it is full.
+_LOW_SIZES, _HIGH_SIZES = group_sizes(LOW), group_sizes(HIGH)
+_BITS = 255
+
+
+@part
+def _step(rest, at, symbols, sizes):
+    """Decode the group that the rest of a packet (int64) begins with; returns the rest behind it, and where that goes.
+
+    Nothing changes if the group is none that can be decoded here.
+    symbols: address of the first 8 bytes of each group; sizes: uint16 [4096], 256 * bytes + bits.
+    """
+    group = rest & (_GROUPS - 1)
+    store64(at >> 8, load64(symbols + 8 * group))
+    size = np.int64(sizes[group])
+    return rest >> (size & 63), at + size
+
+
+@part
+def _reaches_end(at):
+    """A number whose bit 6 tells whether a packet has used 53 to 63 bits, so that a code of 12 did not fit."""
+    return (at + (LONGEST_CODE - 1)) & ~at
+
+
+@part
+def _bytes_of_packet(rest, start, at):
+    """Bytes that a packet decoded in groups has yielded, -1 if the plain decoder has to look at it.
+
+    rest: what is left behind its groups. A full packet ends with 1 to 11 ones. One whose 64 bytes take less room ends
+    with zeros, which may begin with codes of single common bytes; those are in place already.
+    """
+    used = at & _BITS
+    produced = (at >> 8) - (start >> 8)
+    if rest == -1 and produced < PACKET_WINDOW and _reaches_end(at) & 64:
+        return produced
+    if rest == 0 and produced <= PACKET_WINDOW and used + 3 * (PACKET_WINDOW - produced) <= PACKET_BITS:
+        return PACKET_WINDOW
+    return -1
+
+
+def _most_bytes(mode: Mode) -> int:
+    """Most bytes that a packet may yield, were there no limit of 64 bytes."""
+    return max(PACKET_BITS * count // bits for count, (_, bits) in mode.runs.items())
+
+
+def _room_for_packet(mode: Mode) -> int:
+    """Bytes that an engine has left to yield when no packet without error can be its last."""
+    return 1 + min(_most_bytes(mode), PACKET_WINDOW)
+
+
+def _room_for_groups(mode: Mode) -> int:
+    """Bytes that an engine has left to yield when a packet can be decoded in groups: even of a damaged one, whose last
+    group may begin with its last bit, nothing is written into the next engine's share."""
+    most = _most_bytes(mode) + int(group_sizes(mode).max() >> 8) + _MOST_SYMBOLS
+    return max(1, most - (SHARE_STRIDE - TILE_BYTES // ENGINES))
+
+
+_LOW_ROOM, _HIGH_ROOM = _room_for_groups(LOW), _room_for_groups(HIGH)
+assert _LOW_ROOM <= _room_for_packet(LOW) and _HIGH_ROOM <= _room_for_packet(HIGH)
+
+# ------------------------------------------------------------------------------------------------------- four engines
+
+# Steps that are taken before anything is looked at: so many end nine packets of ten on wide distributions.
+_BLIND_STEPS = 6
+
+
+def _lanes_of(mode: Mode) -> Part:
+    """Compiles what decodes packets of all four engines, one of each at a time.
+
+    Spelled out for four lanes, so that all that changes stays in registers.
+    """
+    high = mode is HIGH
+    sizes = group_sizes(mode)
+    room = _room_for_packet(mode)
+
+    @part
+    def decode_lanes(payload, size, length, symbols, shares, ahead):
+        """Decode while nothing is unusual and every share has room.
+
+        ahead: addresses of the tile's first row in the target and of the row behind its last, and the bytes between
+        rows: with every packet, one row is fetched into the cache for the copy that follows. Returns the position in
+        the streams that was reached, and the bytes that each engine has yielded.
+        """
+        row, end_row, stride = ahead
+        common = load64(symbols)
+        start_0, start_1 = shares << 8, (shares + SHARE_STRIDE) << 8
+        start_2, start_3 = (shares + 2 * SHARE_STRIDE) << 8, (shares + 3 * SHARE_STRIDE) << 8
+        distance = (length - room) << 8
+        last_0, last_1, last_2, last_3 = start_0 + distance, start_1 + distance, start_2 + distance, start_3 + distance
+        stream = np.int64(HEADER_BYTES)
+        while (
+            (stream <= size - PACKET_BYTES)
+            & (start_0 <= last_0)
+            & (start_1 <= last_1)
+            & (start_2 <= last_2)
+            & (start_3 <= last_3)
+        ):
+            if row < end_row:
+                for column in range(0, TILE_COLUMNS, 64):
+                    prefetch_for_writing(row + column)
+                prefetch_for_writing(row + TILE_COLUMNS - 1)
+                row += stride
+            rest_0 = np.int64(load64(payload_address(payload, 0, stream)))
+            rest_1 = np.int64(load64(payload_address(payload, 1, stream)))
+            rest_2 = np.int64(load64(payload_address(payload, 2, stream)))
+            rest_3 = np.int64(load64(payload_address(payload, 3, stream)))
+            at_0, at_1, at_2, at_3 = start_0, start_1, start_2, start_3
+            for _ in range(_BLIND_STEPS):
+                rest_0, at_0 = _step(rest_0, at_0, symbols, sizes)
+                rest_1, at_1 = _step(rest_1, at_1, symbols, sizes)
+                rest_2, at_2 = _step(rest_2, at_2, symbols, sizes)
+                rest_3, at_3 = _step(rest_3, at_3, symbols, sizes)
+            while rest_0 & rest_1 & rest_2 & rest_3 != -1:
+                before = at_0 + at_1 + at_2 + at_3
+                rest_0, at_0 = _step(rest_0, at_0, symbols, sizes)
+                rest_1, at_1 = _step(rest_1, at_1, symbols, sizes)
+                rest_2, at_2 = _step(rest_2, at_2, symbols, sizes)
+                rest_3, at_3 = _step(rest_3, at_3, symbols, sizes)
+                if at_0 + at_1 + at_2 + at_3 == before:
+                    break
+            if high:
+                store64(at_0 >> 8, common)
+                store64(at_1 >> 8, common)
+                store64(at_2 >> 8, common)
+                store64(at_3 >> 8, common)
+                produced_0 = _bytes_of_packet(rest_0, start_0, at_0)
+                produced_1 = _bytes_of_packet(rest_1, start_1, at_1)
+                produced_2 = _bytes_of_packet(rest_2, start_2, at_2)
+                produced_3 = _bytes_of_packet(rest_3, start_3, at_3)
+                if (produced_0 | produced_1 | produced_2 | produced_3) < 0:
+                    break
+                start_0 += produced_0 << 8
+                start_1 += produced_1 << 8
+                start_2 += produced_2 << 8
+                start_3 += produced_3 << 8
+            else:  # 64 bits of low-sparse codes never stand for 64 bytes
+                full = _reaches_end(at_0) & _reaches_end(at_1) & _reaches_end(at_2) & _reaches_end(at_3) & 64
+                if rest_0 & rest_1 & rest_2 & rest_3 != -1 or full == 0:
+                    break
+                start_0, start_1, start_2, start_3 = at_0 & ~_BITS, at_1 & ~_BITS, at_2 & ~_BITS, at_3 & ~_BITS
+            stream += PACKET_BYTES
+        done_0, done_1 = (start_0 >> 8) - shares, (start_1 >> 8) - shares - SHARE_STRIDE
+        done_2, done_3 = (start_2 >> 8) - shares - 2 * SHARE_STRIDE, (start_3 >> 8) - shares - 3 * SHARE_STRIDE
+        return stream, (done_0, done_1, done_2, done_3)
+
+    return decode_lanes
+
+
+_decode_low_lanes, _decode_high_lanes = _lanes_of(LOW), _lanes_of(HIGH)
+
+# --------------------------------------------------------------------------------------------------------- one tile
+
+
+@part
+def _decode_packet_in_groups(packet, symbols, sizes, target):
+    """Decode one packet in groups; returns what is left of it, where that goes, and as at the beginning."""
+    rest = np.int64(packet)
+    start = target << 8
+    at = start
+    while True:
+        before = at
+        rest, at = _step(rest, at, symbols, sizes)
+        if at == before:
+            return rest, start, at
+
+
+@part
+def _finish_stream(payload, engine, size, length, high, dictionary, symbols, share, stream, done):
+    """Decode what is left of one engine's stream, from byte `stream` on and behind `done` bytes of its share.
+
+    Returns the stream's length, 0 if anything is wrong.
+    """
+    sizes = _HIGH_SIZES if high else _LOW_SIZES
+    room = _HIGH_ROOM if high else _LOW_ROOM
+    while stream + PACKET_BYTES <= size:
+        packet = load64(payload_address(payload, engine, stream))
+        if length - done >= room:
+            rest, start, at = _decode_packet_in_groups(packet, symbols, sizes, share + done)
+            produced = (at >> 8) - (start >> 8)
+            if produced == length - done and at & _BITS < PACKET_BITS:
+                wrong, end = check_end(payload, engine, stream, packet, at & _BITS, size)
+                return 0 if wrong else end
+            produced = _bytes_of_packet(rest, start, at)
+            if 0 <= produced < length - done:
+                done += produced
+                stream += PACKET_BYTES
+                continue
+        wrong, produced, used = decode_packet(packet, length - done, high, dictionary, share + done)
+        if wrong:
+            return 0
+        done += produced
+        if done == length:
+            wrong, end = check_end(payload, engine, stream, packet, used, size)
+            return 0 if wrong else end
+        stream += PACKET_BYTES
+    return 0
+
+
+@part
+def decode_groups(payload, size, length, high, dictionary, memory, shares, ahead):
+    """Decode a coded tile, whose header is checked, into its four shares; returns whether all is well.
+
+    memory: address of TABLE_ALIGNMENT + TABLE_BYTES; ahead: as of `decode_lanes`.
+    """
+    table = (
+        memory + 8 + TABLE_ALIGNMENT - 1
+    ) // TABLE_ALIGNMENT * TABLE_ALIGNMENT - 8  # groups of no units take 8 bytes
+    fill_symbols(high, dictionary, table)
+    symbols = table + _GROUPS_AT
+    if high:  # a packet may end with common bytes that no group writes, and of a run of 9 only 8 are written
+        common = splat(U64x8, load64(symbols))
+        for engine in range(ENGINES):
+            for position in range(0, length, 64):
+                store(shares + engine * SHARE_STRIDE + position, common)
+        begin, done = _decode_high_lanes(payload, size, length, symbols, shares, ahead)
+    else:
+        begin, done = _decode_low_lanes(payload, size, length, symbols, shares, ahead)
+    longest = 0
+    for engine in range(ENGINES):
+        share = shares + engine * SHARE_STRIDE
+        end = _finish_stream(payload, engine, size, length, high, dictionary, symbols, share, begin, done[engine])
+        if end == 0 or not checksum_matches(payload, engine, share, length):
+            return False
+        longest = max(longest, end)
+    return fits_longest(size, longest)
