@@ -7,12 +7,15 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from .encode import CODES, SHARE_STRIDE, TARGET_SLACK, code_tile
 from .encode import SCRATCH_BYTES as ENCODER_SCRATCH_BYTES
+from .encode import TARGET_SLACK
+from .encode_high import code_high
+from .encode_low import code_low_plainly
 from .groups import TABLE_ALIGNMENT, TABLE_BYTES, decode_groups
 from .jit import copied_part, kernel, part
 from .memory import load64
 from .packets import BYPASS_LENGTH, CAUSES, NOT_CANONICAL, OK, OUTSIDE, decode_packets, read_header
+from .streams import CODES, SHARE_STRIDE
 from .tables import (
     COMPRESSED,
     ENGINES,
@@ -84,7 +87,7 @@ class _Place(NamedTuple):
 
 
 class _Buffers(NamedTuple):
-    """Memory that every tile uses anew; dictionary: uint8 [36]; codes, units: as of `code_tile`."""
+    """Memory that every tile uses anew; dictionary: uint8 [36]; codes, units: of an encoder."""
 
     scratch: int
     dictionary: np.ndarray
@@ -97,7 +100,11 @@ def _is_canonical(payload, bytes_, length, high, buffers):
     """Whether coding the shares in scratch memory again, under the tile's own dictionary, gives the same payload."""
     scratch, dictionary, codes, units = buffers
     again = scratch + _PAYLOAD_AT
-    if code_tile(scratch, length, high, dictionary, codes, units, again) != bytes_:
+    if high:
+        coded = code_high(scratch, length, dictionary, codes, units, again)
+    else:  # the faster coder of the same bytes would take longer to compile than it ever saves here
+        coded = code_low_plainly(scratch, length, dictionary, codes, units, again)
+    if coded != bytes_:
         return False
     for position in range(0, bytes_, 8):
         if load64(payload + position) != load64(again + position):

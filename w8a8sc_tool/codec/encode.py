@@ -22,7 +22,6 @@ __all__ = [
     "SCRATCH_BYTES",
     "SHARE_STRIDE",
     "TARGET_SLACK",
-    "code_tile",
     "count_tiles",
     "encode_tiles",
     "rank_counts",
@@ -31,19 +30,6 @@ __all__ = [
 TARGET_SLACK = encode_vectors.TARGET_SLACK  # by how many bytes a payload may grow past the tile until bypass is due
 # Scratch memory begins with the four shares; what lies behind is only one coder's at a time.
 SCRATCH_BYTES = max(encode_low.SCRATCH_BYTES, encode_high.SCRATCH_BYTES, encode_vectors.SCRATCH_BYTES)
-
-
-@part
-def code_tile(scratch, length, high, dictionary, codes, units, payload):
-    """Code the four shares of `length` bytes each under one dictionary; returns the payload's bytes, 0 for bypass.
-
-    codes (uint64 [CODES]), units (uint8 [CODES]): to be filled; payload: with room for the tile and TARGET_SLACK more.
-    """
-    if high:
-        return code_high(scratch, length, dictionary, codes, units, payload)
-    if find_symbols(scratch, length, np.int64(dictionary[0])):
-        return code_symbols(scratch, length, dictionary, codes, units, payload, 0, 0, 0)
-    return code_low_plainly(scratch, length, dictionary, codes, units, payload)
 
 
 @part
