@@ -49,7 +49,8 @@ def put(path: Path, text: str = "{}") -> Path:
 
 @pytest.fixture
 def full(tiny_copy: Path) -> Path:
-    """A checkpoint with a folder of templates, and a rotation that the description names."""
+    """A checkpoint with a folder of templates beside the default one, and a rotation that the description names."""
+    put(tiny_copy / "chat_template.jinja", "{{ messages[0].content }}")
     put(tiny_copy / "additional_chat_templates" / "tool_use.jinja", "{{ messages[0].content }}")
     (tiny_copy / "optional").mkdir()
     tensors.write(tiny_copy / "optional" / "turn.safetensors", {"r": ("F32", [1], bytes(4))})

@@ -211,7 +211,7 @@ assert _LOW_ROOM <= _room_for_packet(LOW) and _HIGH_ROOM <= _room_for_packet(HIG
 _BLIND_STEPS = 6
 
 
-def _lanes_of(mode: Mode) -> Part:
+def _lanes_of(mode: Mode) -> Part:  # noqa: PLR0915 - four lanes, each spelled out
     """Compiles what decodes packets of all four engines, one of each at a time.
 
     Spelled out for four lanes, so that all that changes stays in registers.
@@ -221,7 +221,7 @@ def _lanes_of(mode: Mode) -> Part:
     room = _room_for_packet(mode)
 
     @part
-    def decode_lanes(payload, size, length, symbols, shares, ahead):
+    def decode_lanes(payload, size, length, symbols, shares, ahead):  # noqa: PLR0915 - as above
         """Decode while nothing is unusual and every share has room.
 
         ahead: addresses of the tile's first row in the target and of the row behind its last, and the bytes between
