@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..io.amounts import size
 from .group import common, group, processes_option
-from .output import Output, size
+from .output import Output
 
 if TYPE_CHECKING:
     from ..checking.compare import Comparison

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from ..io.amounts import size
 from .group import F, common, group, processes_option
-from .output import Output, duration, size
+from .output import Output, duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..conversion.convert import Compressed
+    from ..conversion.preparation import Prepared
     from ..jobs.batch import Outcome
     from ..planning import Plan
 
@@ -100,18 +104,10 @@ def compress(
       w8a8sc compress /models/Qwen3-32B-w8a8s-310 --tp 4 -o /models/compressed
     """
     from ..jobs import compress as job
+    from ..planning.options import CompressOptions
 
     out = Output(as_json=as_json, quiet=quiet, makes=not dry_run)
-    if dry_run:
-        plans = job.plan(
-            *(model,), tp=tp, max_ratio=max_ratio, keep=keep, preset=preset, target=target, compress=not no_compress
-        )
-        out.document([_plan_document(plan) for plan in plans])
-        for plan in plans:
-            _show_plan(plan, out)
-        return
-    results = job.compress(
-        *(model, output),
+    options = CompressOptions.of(
         tp=tp,
         name=name,
         processes=processes,
@@ -125,8 +121,11 @@ def compress(
         overwrite=overwrite,
         resume=not no_resume,
         verify_output=not no_verify,
-        progress=out,
     )
+    if dry_run:
+        _dry_run(job.prepare(model, output, options, out), out)
+        return
+    results = job.carry_out(model, output, options, out)
     out.document([_compressed_document(result) for result in results])
     for result in results:
         _show_compressed(result, out)
@@ -275,8 +274,21 @@ def _outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _plan_document(plan: Plan) -> dict[str, Any]:
+def _dry_run(prepared: Prepared, out: Output) -> None:
+    """Show what a run would do, which has been prepared and goes no further."""
+    targets = list(zip(prepared.plans, prepared.targets, prepared.done))
+    out.document([_plan_document(plan, target, already_done=done is not None) for plan, target, done in targets])
+    for plan, target, done in targets:
+        if done is not None:
+            out.result(f"already done: {target} holds this checkpoint, made with these options")
+        else:
+            _show_plan(plan, out)
+
+
+def _plan_document(plan: Plan, target: Path, *, already_done: bool) -> dict[str, Any]:
     return {
+        "directory": str(target),
+        "already_done": already_done,
         "tensor_parallel_size": plan.tp,
         "source_bytes": plan.source_bytes,
         "estimated_bytes_per_rank": plan.estimated_rank_bytes,

@@ -14,18 +14,10 @@ from typing import Any, Final, TextIO
 from tqdm import tqdm
 
 from ..errors import WorkError
+from ..io.amounts import size
 from ..text import one_line, some_lines
 
 _LINE_SECONDS: Final = 5.0  # between progress lines where there is no terminal
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000 as disks are sold."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def duration(seconds: float) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from ..io.amounts import size
 from .group import common, group
-from .output import Output, size
+from .output import Output
 
 
 @group.command("compile", short_help="Compile the kernels ahead, for image builds")

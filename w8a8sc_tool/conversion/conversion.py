@@ -9,23 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from .._version import VERSION
-from ..backends.msmodelslim.installed import Backend
 from ..checking.verify import verify
-from ..checkpoint import Checkpoint, SourceTensor
+from ..checkpoint import SourceTensor
 from ..errors import InputError, WorkError
 from ..io.limits import noting
 from ..io.safetensors import StoredTensor
-from ..planning import Plan
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
 from ..workers.pool import Pool
 from ..workers.progress import Progress
 from ..workers.tasks import Task, run_all
-from .draft import CODEC_VERSION, DirectoryDraft
+from .draft import DirectoryDraft, expected_head
 from .identity import identity, read_identity, shallow_identity
 from .messages import Unit
+from .preparation import Prepared
 from .recorder import Recorder
 from .schedule import Event, Made, Schedule, Turn, Written
 
@@ -36,31 +34,17 @@ _CHECK_BYTES: Final = 256 << 20  # of earlier work, checked by one worker at a t
 class Conversion:
     """A checkpoint into one directory per plan. Modules are worked on once, for all plans together."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        plans: Sequence[Plan],
-        targets: Sequence[Path],
-        name: str,
-        processes: int,
-        progress: Progress,
-        *,
-        backend: Backend,
-        overwrite: bool,
-        resume: bool,
-        verify_output: bool,
-    ) -> None:
-        self._checkpoint = checkpoint
-        self._name = name
-        self._processes = processes
+    def __init__(self, prepared: Prepared, progress: Progress) -> None:
+        """Of what is prepared, what is not done already."""
+        self._checkpoint = prepared.checkpoint
+        self._settings = prepared.settings
         self._progress = progress
-        self._backend = backend
-        self._resume = resume
-        self._verify_output = verify_output
         self._drafts = []
-        for plan, target in zip(plans, targets):
-            sealed = SealedDirectory(target, overwrite=overwrite)
-            self._drafts.append(DirectoryDraft(plan, sealed, Journal(sealed.partial)))
+        for plan, target, done in zip(prepared.plans, prepared.targets, prepared.done):
+            if done is None:
+                sealed = SealedDirectory(target, overwrite=self._settings.overwrite)
+                self._drafts.append(DirectoryDraft(plan, sealed, Journal(sealed.partial)))
+        self._processes = self._settings.workers
         self._sources: dict[str, str] = {}  # hash of every source tensor read so far
 
     def run(self) -> list[Manifest]:
@@ -75,7 +59,7 @@ class Conversion:
                 self._make(earlier)
             manifests = [draft.finished or self._seal(draft) for draft in self._drafts]
             for draft in self._drafts:
-                self._read_back(draft, quick=not self._verify_output and draft.finished is None)
+                self._read_back(draft, quick=not self._settings.verify_output and draft.finished is None)
             for draft in self._drafts:
                 draft.sealed.publish()
         return manifests
@@ -84,21 +68,13 @@ class Conversion:
 
     def _prepare(self, draft: DirectoryDraft) -> list[JournalEntry]:
         """Go on with what an earlier run left, if it may be, else begin; returns what the journal says is complete."""
-        # Whatever differs here may change the output's bytes.
-        head: dict[str, Any] = {
-            "tool_version": VERSION,
-            "codec_version": CODEC_VERSION,
-            "model": self._name,
-            "tensor_parallel_size": draft.plan.tp,
-            "options": draft.plan.options.document(),
-        }
-        if self._resume:
-            manifest = draft.was_sealed(head)
+        if self._settings.resume:
+            manifest = draft.was_sealed(self._settings.name)
             if manifest and manifest.source == read_identity(self._checkpoint, self._processes, self._progress):
                 draft.finished = manifest
                 return []
-        head["source"] = shallow_identity(self._checkpoint)
-        entries = draft.go_on(head) if self._resume else None
+        head = expected_head(draft.plan, self._settings.name) | {"source": shallow_identity(self._checkpoint)}
+        entries = draft.go_on(head) if self._settings.resume else None
         if entries is None and draft.begin(head):
             self._progress.note(f"{draft.sealed.partial} held nothing to go on with: it is made afresh")
         return entries or []
@@ -133,10 +109,10 @@ class Conversion:
         paths = [[str(rank.path) for rank in draft.ranks] for draft in self._drafts]
         with ExitStack() as stack:
             msmodelslim = None
-            if self._backend.executor is not None:
+            if self._settings.backend.executor is not None:
                 from ..backends.msmodelslim.compressor import temporary_folder  # it brings the codec along
 
-                msmodelslim = (str(stack.enter_context(temporary_folder())), self._backend.executor)
+                msmodelslim = (str(stack.enter_context(temporary_folder())), self._settings.backend.executor)
             pool = stack.enter_context(Pool(self._processes, _HANDLER, paths, plan.options.max_ratio, msmodelslim))
             self._take_earlier(pool, earlier)
             units = self._units()
@@ -198,7 +174,7 @@ class Conversion:
     # -------------------------------------------------------------------------------------------------------- the end
 
     def _seal(self, draft: DirectoryDraft) -> Manifest:
-        return draft.seal(self._checkpoint, self._name, identity(self._checkpoint, self._sources))
+        return draft.seal(self._checkpoint, self._settings.name, identity(self._checkpoint, self._sources))
 
     def _read_back(self, draft: DirectoryDraft, *, quick: bool) -> None:
         """Open the directory as whoever uses it will; quick: without reading the tensors."""

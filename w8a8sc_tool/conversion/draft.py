@@ -13,6 +13,7 @@ from ..io import files, reading
 from ..io.safetensors import StoredTensor, TensorInfo, tensor_info
 from ..layouts import COMPRESSED, UNCOMPRESSED
 from ..planning import Plan, PlannedModule, side_files
+from ..planning.options import same_options
 from ..sharded_state import (
     Journal,
     JournalEntry,
@@ -31,6 +32,27 @@ from ..sharded_state.rank_file import file_name
 from .messages import ModuleResult, RankTensor
 
 CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
+
+
+def expected_head(plan: Plan, name: str) -> dict[str, Any]:
+    """What the journal of a directory begins with, but for its source: whatever changes the output's bytes.
+
+    name: of the model. The version of this program is there to be told.
+    """
+    return {
+        journal_file.TOOL_VERSION: VERSION,
+        "format_version": manifest_file.FORMAT_VERSION,
+        "codec_version": CODEC_VERSION,
+        "model": name,
+        "tensor_parallel_size": plan.tp,
+        "options": plan.options.document(),
+    }
+
+
+def comparable(head: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """A journal's head as this version would have written it: what it does not name has its first value or default."""
+    known = {"format_version": 1, **head}
+    return known | {"options": plan.options.document()} if same_options(head.get("options"), plan.options) else known
 
 
 @dataclass
@@ -71,17 +93,20 @@ class DirectoryDraft:
         if found is None:
             return None
         partial = self.sealed.partial
-        refuse_other(head, found[0], partial)
+        refuse_other(head, comparable(found.head, self.plan), partial)
         names = {file_name(rank) for rank in range(self.plan.tp)}
         if not all(reading.is_file(partial / name) and not reading.is_link(partial / name) for name in names):
             self.journal.close()
             return None
         self.sealed.remove_others({*names, journal_file.NAME})
         self._announce(resume=True)
-        return found[1]
+        return found.entries
 
-    def was_sealed(self, expected: dict[str, object]) -> Manifest | None:
-        """The manifest, if an earlier run sealed the directory, all its files are there, and it is as expected."""
+    def was_sealed(self, name: str) -> Manifest | None:
+        """The manifest, if an earlier run sealed the directory for this plan, and all its files are there.
+
+        name: of the model.
+        """
         if reading.exists(self.sealed.partial / journal_file.NAME):
             return None
         try:
@@ -92,7 +117,9 @@ class DirectoryDraft:
             return None
         if manifest is None or self.sealed.absent(manifest):
             return None
-        return manifest if all(getattr(manifest, key) == value for key, value in expected.items()) else None
+        as_planned = (manifest.codec_version, manifest.model) == (CODEC_VERSION, name)
+        as_planned = as_planned and manifest.tensor_parallel_size == self.plan.tp
+        return manifest if as_planned and same_options(manifest.options, self.plan.options) else None
 
     def _announce(self, *, resume: bool) -> None:
         """Open the rank files, with the place of everything whose size is known."""
@@ -122,10 +149,13 @@ class DirectoryDraft:
                 self.hashes[tensor.rank][tensor.info.name] = tensor.hash
                 rank = self.ranks[tensor.rank]
                 if rank.is_fixed(tensor.info.name):
-                    continue
-                variable[tensor.rank].append(tensor.info)
-                if rank.append(tensor.info) != tensor.info.begin:
-                    raise InputError("it is not in order", str(self.journal.path), "give --no-resume")
+                    begin = rank.offset(tensor.info.name)
+                else:
+                    variable[tensor.rank].append(tensor.info)
+                    begin = rank.append(tensor.info)
+                if begin != tensor.info.begin:
+                    what = f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it"
+                    raise InputError(what, str(self.journal.path), "give --no-resume to start afresh")
             for number, name, data, value in entry.small:
                 self.hashes[number][name] = value
                 self.ranks[number].put_small(name, data)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,10 +16,12 @@ from ..errors import InputError, Problem, UsageError, W8A8SCError
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
+from ..planning.options import CompressOptions
 from ..planning.preset import shipped_file
 from ..text import is_utf8
 from ..workers.progress import Progress, Silent
-from .compress import compress, plan
+from .compress import carry_out as compress_with
+from .compress import understand
 
 Engine = Literal["local", "ray"]
 
@@ -49,6 +51,23 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def sizes(self) -> tuple[int, ...]:
         """The tensor-parallel sizes as they were given."""
         return (self.tp,) if isinstance(self.tp, int) else tuple(self.tp)
+
+    def options(self, processes: int | None) -> CompressOptions:
+        """What `compress` is asked for; raises UsageError if it cannot be."""
+        return CompressOptions.of(
+            tp=self.tp,
+            keep=self.keep,
+            name=self.name,
+            processes=processes,
+            max_ratio=self.max_ratio,
+            preset=self.preset,
+            target=self.target,
+            compress=self.compress,
+            backend=self.backend,
+            executor=self.executor,
+            overwrite=self.overwrite,
+            verify_output=self.verify,
+        )
 
 
 class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -153,25 +172,22 @@ def run_batch(
 
 
 def _check(batch: Batch, path: Path) -> list[int]:
-    """Plan every job; returns the bytes that each will read. Raises InputError with the problems of all."""
+    """Plan every job, looking at nothing of its output yet; returns the bytes that each will read.
+
+    Raises InputError with the problems of all.
+    """
     problems: list[Problem] = []
     total = []
     for number, job in enumerate(batch.jobs, 1):
         try:
-            plans = plan(job.model, **_planning(job))
-            total.append(plans[0].source_bytes)
+            understood = understand(job.model, job.output or ".", job.options(batch.processes))
+            total.append(understood.plans[0].source_bytes)
         except W8A8SCError as error:
             problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
     problems += _collisions(batch, path)
     if problems:
         raise InputError(problems)
     return total
-
-
-def _planning(job: Job) -> dict[str, Any]:
-    """The options that a job's plan depends on."""
-    names = ("tp", "max_ratio", "keep", "preset", "target", "compress")
-    return {name: getattr(job, name) for name in names}
 
 
 def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
@@ -194,17 +210,7 @@ def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
     """Do one job; a failure is an outcome too."""
     sizes = job.sizes
     try:
-        results = compress(
-            *(job.model, job.output or "."),
-            **_planning(job),
-            name=job.name,
-            processes=processes,
-            backend=job.backend,
-            executor=job.executor,
-            overwrite=job.overwrite,
-            verify_output=job.verify,
-            progress=progress,
-        )
+        results = compress_with(job.model, job.output or ".", job.options(processes), progress)
     except W8A8SCError as error:
         return Outcome(job.model, sizes, "failed", str(error))
     return _outcome(job, results)

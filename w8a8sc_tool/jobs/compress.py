@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,14 @@ from ..backends.msmodelslim.installed import NATIVE
 from ..backends.msmodelslim.installed import choose as choose_backend
 from ..checkpoint import Checkpoint
 from ..conversion.convert import Compressed, convert
+from ..conversion.preparation import Prepared, Settings
+from ..conversion.preparation import prepare as conversion_prepare
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.names import given_name
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
 from ..planning import Options, Plan, Preset, make_plan
 from ..planning import preset as presets
-from ..planning.options import as_patterns, as_sizes
+from ..planning.options import CompressOptions
 from ..planning.patterns import matches
 from ..planning.plan import names_of
 from ..planning.preset import deviations
@@ -37,38 +40,94 @@ def model_name(model: Path) -> str:
 
 def plan(
     model: str | os.PathLike[str],
+    output: str | os.PathLike[str] = ".",
     *,
     tp: int | Sequence[int] = (1,),
+    name: str | None = None,
+    processes: int | None = None,
     max_ratio: float | None = None,
     keep: str | Sequence[str] = (),
     preset: str = "auto",
     target: Target = DEFAULT_TARGET,
     compress: bool = True,
+    backend: str = "auto",
+    executor: str | None = None,
+    overwrite: bool = False,
+    resume: bool = True,
+    progress: Progress | None = None,
 ) -> list[Plan]:
-    """What `compress` would do, one plan per tensor-parallel size; raises as `compress` does, and writes nothing."""
-    checkpoint = Checkpoint.open(Path(model), ARCHITECTURES)
-    chosen = presets.choose(checkpoint.config, preset)
-    return _plans(checkpoint, tp, _options(chosen, max_ratio, keep, target, compress, "native"), chosen)
+    """What `compress` would do with the same arguments, one plan per tensor-parallel size; nothing is written.
 
-
-def _options(
-    preset: Preset, max_ratio: float | None, keep: str | Sequence[str], target: Target, compress: bool, backend: str
-) -> Options:
-    """The preset's options, and over them what was asked for."""
-    return Options(
-        max_ratio=preset.max_ratio if max_ratio is None else max_ratio,
-        keep=tuple(dict.fromkeys([*preset.keep, *as_patterns(keep)])),
+    It is prepared in the same way, so this raises whatever `compress` raises before its work begins.
+    """
+    options = CompressOptions.of(
+        tp=tp,
+        name=name,
+        processes=processes,
+        max_ratio=max_ratio,
+        keep=keep,
+        preset=preset,
         target=target,
-        preset=preset.name,
         compress=compress,
-        backend=backend if compress else "native",
+        backend=backend,
+        executor=executor,
+        overwrite=overwrite,
+        resume=resume,
     )
+    return list(prepare(model, output, options, progress or Silent()).plans)
 
 
-def _plans(checkpoint: Checkpoint, tp: int | Sequence[int], options: Options, preset: Preset) -> list[Plan]:
+@dataclass(frozen=True)
+class Understood:
+    """What is asked for, as far as input and options tell: nothing of the output has been looked at."""
+
+    checkpoint: Checkpoint
+    plans: list[Plan]
+    settings: Settings
+
+
+def understand(model: str | os.PathLike[str], output: str | os.PathLike[str], options: CompressOptions) -> Understood:
+    """Open a checkpoint and plan what is to be made of it.
+
+    Raises InputError with everything about the checkpoint that stands in the way, UsageError for options that cannot
+    work, MissingError for a backend that is not there.
+    """
+    checkpoint = Checkpoint.open(Path(model), ARCHITECTURES)
+    chosen = presets.choose(checkpoint.config, options.preset)
+    backend = choose_backend(options.backend, options.executor) if options.compress else NATIVE
+    settings = Settings(
+        output=Path(output),
+        name=options.name if options.name is not None else model_name(Path(model)),
+        backend=backend,
+        processes=options.processes,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        verify_output=options.verify_output,
+    )
+    settings.check()
+    output_options = Options(
+        max_ratio=chosen.max_ratio if options.max_ratio is None else options.max_ratio,
+        keep=tuple(dict.fromkeys([*chosen.keep, *options.keep])),
+        target=options.target,
+        preset=chosen.name,
+        compress=options.compress,
+        backend=backend.name,
+    )
+    return Understood(checkpoint, _plans(checkpoint, options.tp, output_options, chosen), settings)
+
+
+def prepare(
+    model: str | os.PathLike[str], output: str | os.PathLike[str], options: CompressOptions, progress: Progress
+) -> Prepared:
+    """Everything that `compress` does before its work, which writes nothing; raises as `compress` does."""
+    understood = understand(model, output, options)
+    return conversion_prepare(understood.checkpoint, understood.plans, understood.settings, progress)
+
+
+def _plans(checkpoint: Checkpoint, sizes: Sequence[int], options: Options, preset: Preset) -> list[Plan]:
     plans: list[Plan] = []
     problems: list[Problem] = []
-    for size in as_sizes(tp):
+    for size in sizes:
         try:
             plans.append(make_plan(checkpoint, size, options))
         except InputError as error:
@@ -117,17 +176,26 @@ def compress(
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.
     A directory that holds this result already is reported, not made again.
     """
-    progress = progress or Silent()
-    checkpoint = Checkpoint.open(Path(model), ARCHITECTURES)
-    chosen = presets.choose(checkpoint.config, preset)
-    engine = choose_backend(backend, executor) if compress else NATIVE
-    options = _options(chosen, max_ratio, keep, target, compress, engine.name)
-    plans = _plans(checkpoint, tp, options, chosen)
-    return convert(
-        *(checkpoint, plans, name or model_name(Path(model)), Path(output), engine),
+    options = CompressOptions.of(
+        tp=tp,
+        name=name,
         processes=processes,
+        max_ratio=max_ratio,
+        keep=keep,
+        preset=preset,
+        target=target,
+        compress=compress,
+        backend=backend,
+        executor=executor,
         overwrite=overwrite,
         resume=resume,
         verify_output=verify_output,
-        progress=progress,
     )
+    return carry_out(model, output, options, progress or Silent())
+
+
+def carry_out(
+    model: str | os.PathLike[str], output: str | os.PathLike[str], options: CompressOptions, progress: Progress
+) -> list[Compressed]:
+    """`compress`, with its options in one piece."""
+    return convert(prepare(model, output, options, progress), progress)

@@ -17,7 +17,9 @@ from ..backends.msmodelslim.installed import NATIVE
 from ..checking.verify import refuse_broken, target_of
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.reader import SourceReader
-from ..conversion.convert import Compressed, check_space, convert
+from ..conversion.convert import Compressed, convert
+from ..conversion.preparation import Settings, check_name, prepare
+from ..conversion.space import check_space, held_bytes
 from ..errors import InputError, WorkError, refuse
 from ..io import files, reading
 from ..io.files import as_bytes
@@ -28,7 +30,7 @@ from ..layouts import ARCHITECTURES, modules
 from ..planning import Options, make_plan, side_files
 from ..planning.options import as_sizes
 from ..resharding.source import open_source
-from ..sharded_state import SealedDirectory, ShardedState
+from ..sharded_state import SealedDirectory, ShardedState, check_target, partial_of
 from ..sharded_state.manifest import options_of
 from ..workers.progress import Progress, Silent
 
@@ -92,20 +94,14 @@ def reshard(
     broken directory or a size that does not work, WorkError if the work fails.
     """
     progress = progress or Silent()
+    sizes = None if tp is None else as_sizes(tp)
     with opened(directory, progress, processes) as source:
         options = source.options
         if not compress:
             options = msgspec.structs.replace(options, compress=False, backend="native")
-        sizes = as_sizes(source.tp if tp is None else tp)
-        plans = [make_plan(source.checkpoint, size, options) for size in sizes]
-        return convert(
-            *(source.checkpoint, plans, source.name, Path(output), NATIVE),
-            processes=processes,
-            overwrite=overwrite,
-            resume=resume,
-            verify_output=verify_output,
-            progress=progress,
-        )
+        plans = [make_plan(source.checkpoint, size, options) for size in sizes or [source.tp]]
+        settings = Settings(Path(output), source.name, NATIVE, processes, overwrite, resume, verify_output)
+        return convert(prepare(source.checkpoint, plans, settings, progress), progress)
 
 
 def to_checkpoint(
@@ -123,8 +119,10 @@ def to_checkpoint(
     """
     progress = progress or Silent()
     with opened(directory, progress, None) as source:
+        check_name(source.name)
         target = Path(output) / f"{source.name}-w8a8s-310"
-        check_space(Path(output), source.checkpoint.nbytes)
+        check_target(target, overwrite=overwrite)
+        check_space({target: source.checkpoint.nbytes - held_bytes(partial_of(target))})
         with noting(progress.note), SealedDirectory(target, overwrite=overwrite) as sealed:
             sealed.clear()
             _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)

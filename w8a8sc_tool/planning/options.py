@@ -34,11 +34,39 @@ class Options(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raises UsageError for values that cannot work."""
+        if self.target not in TARGETS:
+            raise UsageError(f"there is no target {self.target!r}", remedy="targets: " + ", ".join(TARGETS))
         if not 0 < self.max_ratio < 1:
             raise UsageError(
                 f"max ratio {self.max_ratio:g} is not between 0 and 1",
                 remedy="a compressed weight as large as the original would be refused by vLLM's loader",
             )
+
+
+class CompressOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `compress` may be asked for beside its input and output, with the defaults of all its callers.
+
+    Made by `of`. The command's options, the API's keywords and the keys of a batch file's jobs are these.
+    """
+
+    tp: tuple[int, ...] = (1,)
+    name: str | None = None
+    processes: int | None = None
+    max_ratio: float | None = None
+    keep: tuple[str, ...] = ()
+    preset: str = "auto"
+    target: Target = DEFAULT_TARGET
+    compress: bool = True
+    backend: str = "auto"
+    executor: str | None = None
+    overwrite: bool = False
+    resume: bool = True
+    verify_output: bool = True
+
+    @classmethod
+    def of(cls, *, tp: int | Sequence[int] = (1,), keep: str | Iterable[str] = (), **others: Any) -> CompressOptions:
+        """Options from what callers write; raises UsageError for sizes or patterns that are none."""
+        return cls(tp=as_sizes(tp), keep=as_patterns(keep), **others)
 
 
 def from_document(content: Mapping[str, Any], where: str) -> tuple[Options, list[Problem]]:
@@ -68,6 +96,11 @@ def from_document(content: Mapping[str, Any], where: str) -> tuple[Options, list
     except (msgspec.ValidationError, UsageError) as error:
         return Options(), [Problem(f"its options are none ({error})", where)]
     return options, []
+
+
+def same_options(content: object, options: Options) -> bool:
+    """Whether a manifest's or a journal's options mean these; those that it does not name have their defaults."""
+    return isinstance(content, Mapping) and from_document(content, "") == (options, [])
 
 
 _UPGRADE: Final = "use the version that made it, or a later one"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -77,7 +77,21 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def estimated_rank_bytes(self) -> int:
         """About how large each rank's tensors will be."""
-        return sum(record["bytes"] for record in self.records())
+        return self.estimated_bytes() // self.tp
+
+    def estimated_bytes(self, without: Container[str] = (), ratio: float | None = None) -> int:
+        """About how large the tensors will be, all ranks together.
+
+        without: modules not to count; ratio: what weights are taken to compress to, None for that of published recipes.
+        """
+        ratio = ESTIMATED_RATIO if ratio is None else ratio
+        total = 0
+        for planned in self.modules:
+            if planned.module.name in without:
+                continue
+            total += sum(map(output_bytes, planned.fixed))
+            total += int(output_bytes(planned.module.weight) * ratio) if planned.compress else 0
+        return total * self.tp
 
     def records(self) -> Iterator[dict[str, Any]]:
         """One record per output tensor, as a dry run prints it: sizes are those of one rank."""

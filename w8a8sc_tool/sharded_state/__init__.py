@@ -10,7 +10,7 @@
 docs/reliability.md states the promise that follows from the order in which files are written, synced and renamed.
 """
 
-from .directory import SealedDirectory, check_target, recover
+from .directory import SealedDirectory, check_target, partial_of, recover, standing
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
 from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
 from .rank_file import RankFile
@@ -29,6 +29,8 @@ __all__ = [
     "ShardedState",
     "TensorEntry",
     "check_target",
+    "partial_of",
     "recover",
     "refuse_other",
+    "standing",
 ]

@@ -26,7 +26,7 @@ class SealedDirectory:
         """Raises InputError if the target exists and may not be replaced."""
         recover(target)
         self.target = target
-        self.partial = target.with_name(target.name + PARTIAL)
+        self.partial = partial_of(target)
         self._replaced = target.with_name(target.name + REPLACED)
         self._overwrite = overwrite
         self._side_files: list[FileEntry] = []
@@ -138,6 +138,17 @@ def contents(folder: Path) -> dict[str, Path]:
 def _is_file_of(path: Path, size: int) -> bool:
     there = reading.link_status(path)
     return there is not None and stat.S_ISREG(there.st_mode) and there.st_size == size
+
+
+def partial_of(target: Path) -> Path:
+    """Where a directory grows until it is put in place."""
+    return target.with_name(target.name + PARTIAL)
+
+
+def standing(target: Path) -> Path:
+    """What is at a directory's place; what an interrupted replacement moved aside, if `recover` will put it back."""
+    replaced = target.with_name(target.name + REPLACED)
+    return replaced if not reading.exists(target) and reading.is_folder(replaced) else target
 
 
 def recover(target: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,7 @@ from ..io import files, hashing, reading
 from ..io.safetensors import TensorInfo
 
 NAME: Final = "w8a8sc_journal.jsonl"
+TOOL_VERSION: Final = "tool_version"  # in the head: the version that began the work
 _LARGEST: Final = 64 << 20
 
 
@@ -53,6 +54,41 @@ def _content(line: bytes) -> bytes | None:
     return text if hashing.of_bytes(text).encode() == told else None
 
 
+class Contents(NamedTuple):
+    """What a journal says, as far as it is whole: up to byte `end`. head: as `Journal.begin` was given it."""
+
+    head: dict[str, Any]
+    entries: list[JournalEntry]
+    end: int
+
+
+def contents(folder: Path) -> Contents | None:
+    """What the journal in a folder says, with nothing changed; None if there is none that can be used.
+
+    Raises AccessError for one that may not be read: nothing is known of what it says, so nothing is discarded.
+    """
+    path = folder / NAME
+    there = reading.link_status(path)
+    if there is None or not stat.S_ISREG(there.st_mode) or there.st_size > _LARGEST:
+        return None
+    entries: list[JournalEntry] = []
+    head: dict[str, Any] | None = None
+    end = 0
+    for line in reading.whole(path, _LARGEST).split(b"\n")[:-1]:
+        text = _content(line)
+        if text is None:
+            break
+        try:
+            if head is None:
+                head = dict(json.loads(text))
+            else:
+                entries.append(msgspec.json.decode(text, type=JournalEntry))
+        except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
+            break
+        end += len(line) + 1
+    return None if head is None else Contents(head, entries, end)
+
+
 class Journal:
     """A directory's journal, opened to go on or begun anew."""
 
@@ -66,36 +102,18 @@ class Journal:
         self._fd = files.create(self.path)
         self._append(_line(head))
 
-    def read(self) -> tuple[dict[str, Any], list[JournalEntry]] | None:
+    def read(self) -> Contents | None:
         """What an earlier run left, and open it to go on; None if there is no journal that can be used.
 
-        Raises AccessError for one that may not be read: nothing is known of what it says, so nothing is discarded.
+        Raises AccessError as `contents` does.
         """
-        there = reading.link_status(self.path)
-        if there is None or not stat.S_ISREG(there.st_mode) or there.st_size > _LARGEST:
-            return None
-        data = reading.whole(self.path, _LARGEST)
-        entries: list[JournalEntry] = []
-        head: dict[str, Any] | None = None
-        end = 0
-        for line in data.split(b"\n")[:-1]:
-            text = _content(line)
-            if text is None:
-                break
-            try:
-                if head is None:
-                    head = dict(json.loads(text))
-                else:
-                    entries.append(msgspec.json.decode(text, type=JournalEntry))
-            except (ValueError, TypeError, RecursionError, msgspec.MsgspecError):
-                break
-            end += len(line) + 1
-        if head is None:
+        found = contents(self.path.parent)
+        if found is None:
             return None
         self._fd = files.open_existing(self.path)
-        files.cut(self._fd, self.path, end)  # what a crash left of a last line
-        self._end = end
-        return head, entries
+        files.cut(self._fd, self.path, found.end)  # what a crash left of a last line
+        self._end = found.end
+        return found
 
     def add(self, entries: Iterable[JournalEntry]) -> None:
         """Record modules whose bytes are durable."""
@@ -120,15 +138,19 @@ class Journal:
 
 
 def refuse_other(head: dict[str, Any], found: dict[str, Any], folder: Path) -> None:
-    """Raises InputError if unfinished work was begun for something else than `head`, saying what differs."""
+    """Raises InputError if unfinished work was begun for something else than `head`, saying what differs.
+
+    Which version of this program began it is told, and decides nothing.
+    """
     changed = [
         f"{key} was {_short(found.get(key))}, now it is {_short(head.get(key))}"
-        for key in sorted({*head, *found})
+        for key in sorted({*head, *found} - {TOOL_VERSION})
         if head.get(key) != found.get(key)
     ]
     if changed:
         raise InputError(
-            f"holds unfinished work of another kind: {'; '.join(changed)}",
+            f"holds unfinished work of another kind, begun by w8a8sc {_short(found.get(TOOL_VERSION))} "
+            f"(this is {head.get(TOOL_VERSION)}): {'; '.join(changed)}",
             str(folder),
             "give --no-resume to discard it and start afresh, or run the command that began it",
         )

@@ -1,0 +1,160 @@
+"""Before the work: everything that stands in its way, looked for without writing anything. The dry run ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from .._version import VERSION
+from ..backends.msmodelslim.installed import Backend
+from ..checkpoint import Checkpoint
+from ..errors import AccessError, InputError, UsageError
+from ..io import reading
+from ..io.names import is_plain
+from ..planning import Plan
+from ..planning.options import same_options
+from ..sharded_state import Manifest, check_target, partial_of, standing
+from ..sharded_state import journal as journal_file
+from ..sharded_state import manifest as manifest_file
+from ..workers.machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes
+from ..workers.progress import Progress
+from . import draft
+from .identity import read_identity, shallow_identity
+from .space import check_space, estimated_bytes, held_bytes
+
+_OVERWRITE: Final = "choose another output, or give --overwrite to replace it"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How plans are carried out, for one checkpoint. None of it changes the bytes of rank files.
+
+    output: the folder below which directories go. name: of the model, in the names of folders. processes: None for what
+    cores and memory allow.
+    """
+
+    output: Path
+    name: str
+    backend: Backend
+    processes: int | None = None
+    overwrite: bool = False
+    resume: bool = True
+    verify_output: bool = True
+
+    def check(self) -> None:
+        """Raises UsageError for what cannot work wherever it is tried."""
+        check_name(self.name)
+        if self.processes is not None and self.processes < 1:
+            raise UsageError("the number of processes must be positive")
+
+    @property
+    def workers(self) -> int:
+        """The number of worker processes."""
+        return self.processes or default_processes(BYTES_PER_VENDOR if self.backend.executor else BYTES_PER_WORKER)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A conversion that nothing stands in the way of. done: the manifest of what its target holds already, by plan."""
+
+    checkpoint: Checkpoint
+    plans: Sequence[Plan]
+    targets: Sequence[Path]
+    settings: Settings
+    done: Sequence[Manifest | None] = field(default_factory=list)
+
+
+def target_folder(output: Path, name: str, tp: int, kind: str = "w8a8sc") -> Path:
+    """Where a directory goes below `output`: the tree that published directories have."""
+    return output / f"{name}-{kind}-310-vllm" / f"TP{tp}" / f"{name}-{kind}-310-vllm-tp{tp}"
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a model's name that no folder can have."""
+    if not is_plain(name):
+        raise UsageError(f"{name[:80]!r} cannot be part of a folder's name", remedy="give another --name")
+
+
+def prepare(checkpoint: Checkpoint, plans: Sequence[Plan], settings: Settings, progress: Progress) -> Prepared:
+    """Find out what is done already, and refuse what stands in the way of the rest; nothing is written.
+
+    The source is read, to be compared with what made a directory, where one made with these options is in place.
+    Raises UsageError, InputError.
+    """
+    settings.check()
+    kind = "w8a8sc" if plans[0].options.compress else "w8a8s"
+    targets = [target_folder(settings.output, settings.name, plan.tp, kind) for plan in plans]
+    done = [
+        _already_done(target, checkpoint, plan, settings, progress) if reading.is_folder(standing(target)) else None
+        for plan, target in zip(plans, targets)
+    ]
+    needs = {}
+    for plan, target, manifest in zip(plans, targets, done):
+        if manifest is None:
+            check_target(target, overwrite=settings.overwrite)
+            needs[target] = _needed_bytes(target, checkpoint, plan, settings)
+    check_space(needs)
+    return Prepared(checkpoint, plans, targets, settings, done)
+
+
+def _already_done(
+    target: Path, checkpoint: Checkpoint, plan: Plan, settings: Settings, progress: Progress
+) -> Manifest | None:
+    """The manifest of a target that is in place, if it is what would be made; None if it is to be replaced.
+
+    What decides is the version of the codec and of the manifest, not that of this program. Raises InputError for any
+    other that may not be replaced, saying what it is.
+    """
+    if settings.overwrite:
+        return None
+    folder = standing(target)
+    try:
+        manifest = manifest_file.load(folder)
+    except AccessError:
+        raise
+    except InputError as error:
+        raise InputError(f"exists already ({error.problems[0].what})", str(target), _OVERWRITE) from None
+    if manifest is None:
+        raise InputError("exists already, without a manifest", str(target), _OVERWRITE)
+    difference = _difference(manifest, plan)
+    if difference is None and manifest.source != read_identity(checkpoint, settings.workers, progress):
+        difference = "of another checkpoint"
+    if difference is not None:
+        raise InputError(
+            f"exists already, made by w8a8sc {manifest.tool_version} (this is {VERSION}) {difference}",
+            str(target),
+            _OVERWRITE,
+        )
+    return manifest
+
+
+def _difference(manifest: Manifest, plan: Plan) -> str | None:
+    """In what a directory was made otherwise than it would be made now, its source aside."""
+    if manifest.codec_version != draft.CODEC_VERSION:
+        return f"with version {manifest.codec_version} of the codec, not {draft.CODEC_VERSION}"
+    if manifest.tensor_parallel_size != plan.tp:
+        return f"for tensor-parallel size {manifest.tensor_parallel_size}"
+    if not same_options(manifest.options, plan.options):
+        wanted = plan.options.document()
+        other = [key for key in wanted if manifest.options.get(key, wanted[key]) != wanted[key]]
+        return f"with other options ({', '.join(f'{key} {manifest.options.get(key)}' for key in other)})"
+    return None
+
+
+def _needed_bytes(target: Path, checkpoint: Checkpoint, plan: Plan, settings: Settings) -> int:
+    """Bytes that a directory will take beyond those that an interrupted run's take; negative if it gives some back.
+
+    Raises InputError for unfinished work that may not be gone on with.
+    """
+    partial = partial_of(target)
+    held = held_bytes(partial)
+    contents = journal_file.contents(partial) if settings.resume and not reading.is_link(partial) else None
+    if contents is not None:
+        head = draft.expected_head(plan, settings.name) | {"source": shallow_identity(checkpoint)}
+        journal_file.refuse_other(head, draft.comparable(contents.head, plan), partial)
+    side_bytes = sum(there.st_size for side in checkpoint.side_files if (there := reading.status(side.path)))
+    needed = estimated_bytes(plan, side_bytes, contents.entries if contents else ()) - held
+    # Files that are gone on with stay; others are removed before the work.
+    return max(0, needed) if contents is not None else needed
