@@ -12,7 +12,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for what is in tests
 
-from . import access, crashes, faults, flips, hostile, kills, mutations, parsers
+from . import access, crashes, faults, flips, hostile, kills, mutations, parsers, space
 from .stage import Part, Stage
 
 # Rounds of a whole run and of a short one.
@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[Callable[[Stage, int, float | None, int], Part], int, int
     "faults": (faults.run, 1000, 12),
     "access": (access.run, 1000, 25),
     "hostile": (hostile.run, 1000, 25),
+    "space": (space.run, 60, 3),
     "flips": (flips.run, 21_000, 600),
     "parsers": (parsers.run, 1_100_000, 20_000),
     "tiles": (mutations.tiles, 110_000, 10_000),

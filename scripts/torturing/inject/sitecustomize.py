@@ -23,9 +23,9 @@ def _install(settings):
         else:
             files.watcher = _failure(fault)
     if "sync" in settings and "w8a8sc_tool.workers.process" not in " ".join(sys.orig_argv):
-        from w8a8sc_tool.conversion import schedule
+        from w8a8sc_tool.conversion import recorder
 
-        schedule.SYNC_SECONDS = settings["sync"]
+        recorder.SYNC_SECONDS = settings["sync"]
 
 
 def _recorder(path):
@@ -53,9 +53,22 @@ def _failure(fault):
         if what == fault["what"] and fault["path"] in place.name and _due(fault):
             if fault.get("kill"):
                 os.kill(os.getpid(), 9)
+            if fault.get("fill"):  # the disk; what the operation then says is real
+                _fill(fault["fill"])
+                return
             raise OSError(fault["errno"], os.strerror(fault["errno"]))
 
     return fail
+
+
+def _fill(ballast):
+    with open(ballast, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:  # full, for pieces of this size
+                continue
 
 
 def _fail_reads(fault):
