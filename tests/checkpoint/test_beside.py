@@ -52,6 +52,7 @@ def full(tiny_copy: Path) -> Path:
     """A checkpoint with a folder of templates beside the default one, and a rotation that the description names."""
     put(tiny_copy / "chat_template.jinja", "{{ messages[0].content }}")
     put(tiny_copy / "additional_chat_templates" / "tool_use.jinja", "{{ messages[0].content }}")
+    put(tiny_copy / "chat_template.jinja", "{{ messages[-1].content }}")
     (tiny_copy / "optional").mkdir()
     tensors.write(tiny_copy / "optional" / "turn.safetensors", {"r": ("F32", [1], bytes(4))})
     optional = {"turn": {"rotation_map": {"global_rotation": "optional/turn.safetensors"}}}

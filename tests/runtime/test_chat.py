@@ -96,8 +96,10 @@ def write(path: Path, text: str) -> None:
 def test_files_come_before_the_settings(folder: Path) -> None:
     settings(folder, "settings")
     assert prompt(folder) == "settings"
-    write(folder / "additional_chat_templates/default.jinja", "folder")
     write(folder / "additional_chat_templates/rag.jinja", "rag")
+    with pytest.raises(InputError, match=r"is the default: rag, .*do not look into tokenizer_config\.json"):
+        prompt(folder)
+    write(folder / "additional_chat_templates/default.jinja", "folder")
     assert prompt(folder) == "folder"
     write(folder / "chat_template.jinja", "file")
     assert prompt(folder) == "file"

@@ -52,7 +52,11 @@ def _default(templates: dict[str, Any], where: Path) -> Any:
     if DEFAULT in templates:
         return templates[DEFAULT]
     names = ", ".join(sorted(templates))[:200]
-    raise InputError(f"none of the chat templates is the default: {names or 'the list is empty'}", str(where))
+    raise InputError(
+        f"none of the chat templates is the default: {names or 'the list is empty'}",
+        str(where),
+        f"add {FILE}; beside other templates, transformers and vLLM do not look into {SETTINGS}",
+    )
 
 
 def _read(path: Path) -> str:
