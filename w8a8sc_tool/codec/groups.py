@@ -207,21 +207,78 @@ assert _LOW_ROOM <= _room_for_packet(LOW) and _HIGH_ROOM <= _room_for_packet(HIG
 
 # ------------------------------------------------------------------------------------------------------- four engines
 
+# A packet of each engine is decoded at a time. What changes with every step comes in tuples of four, one for each
+# engine: these stay in registers, as elements of an array would not.
+
 # Steps that are taken before anything is looked at: so many end nine packets of ten on wide distributions.
 _BLIND_STEPS = 6
 
 
-def _lanes_of(mode: Mode) -> Part:  # noqa: PLR0915 - four lanes, each spelled out
-    """Compiles what decodes packets of all four engines, one of each at a time.
+@part
+def _load_packets(payload, stream):
+    """The packets at byte `stream` of the four streams, int64."""
+    return (
+        np.int64(load64(payload_address(payload, np.int64(0), stream))),
+        np.int64(load64(payload_address(payload, np.int64(1), stream))),
+        np.int64(load64(payload_address(payload, np.int64(2), stream))),
+        np.int64(load64(payload_address(payload, np.int64(3), stream))),
+    )
 
-    Spelled out for four lanes, so that all that changes stays in registers.
+
+@part
+def _step_each(rests, ats, symbols, sizes):
+    """A step in each of four packets."""
+    rest_0, at_0 = _step(rests[0], ats[0], symbols, sizes)
+    rest_1, at_1 = _step(rests[1], ats[1], symbols, sizes)
+    rest_2, at_2 = _step(rests[2], ats[2], symbols, sizes)
+    rest_3, at_3 = _step(rests[3], ats[3], symbols, sizes)
+    return (rest_0, rest_1, rest_2, rest_3), (at_0, at_1, at_2, at_3)
+
+
+@part
+def _end_low_packets(rests, starts, ats, common):
+    """Whether four packets are full, which they are in low-sparse mode: 64 bits of its codes never stand for 64 bytes.
+    And where the next ones begin."""
+    full = _reaches_end(ats[0]) & _reaches_end(ats[1]) & _reaches_end(ats[2]) & _reaches_end(ats[3]) & 64
+    ordinary = (rests[0] & rests[1] & rests[2] & rests[3] == -1) & (full != 0)
+    return ordinary, (ats[0] & ~_BITS, ats[1] & ~_BITS, ats[2] & ~_BITS, ats[3] & ~_BITS)
+
+
+@part
+def _end_high_packets(rests, starts, ats, common):
+    """Whether four packets end in one of two ways, and where the next ones begin.
+
+    Behind the last group of each, up to 8 bytes have been written that are not its own; common: what may belong there.
     """
-    high = mode is HIGH
+    for at in ats:
+        store64(at >> 8, common)
+    bytes_0, bytes_1 = _bytes_of_packet(rests[0], starts[0], ats[0]), _bytes_of_packet(rests[1], starts[1], ats[1])
+    bytes_2, bytes_3 = _bytes_of_packet(rests[2], starts[2], ats[2]), _bytes_of_packet(rests[3], starts[3], ats[3])
+    behind = (
+        starts[0] + (bytes_0 << 8),
+        starts[1] + (bytes_1 << 8),
+        starts[2] + (bytes_2 << 8),
+        starts[3] + (bytes_3 << 8),
+    )
+    return (bytes_0 | bytes_1 | bytes_2 | bytes_3) >= 0, behind
+
+
+@part
+def _prefetch_row(row):
+    """Have a row of the tile in the target fetched into the cache: 256 bytes, which may begin anywhere in a line."""
+    for column in range(0, TILE_COLUMNS, 64):
+        prefetch_for_writing(row + column)
+    prefetch_for_writing(row + TILE_COLUMNS - 1)
+
+
+def _lanes_of(mode: Mode) -> Part:
+    """Compiles what decodes packets of all four engines, one of each at a time."""
     sizes = group_sizes(mode)
     room = _room_for_packet(mode)
+    end_packets = _end_high_packets if mode is HIGH else _end_low_packets
 
     @part
-    def decode_lanes(payload, size, length, symbols, shares, ahead):  # noqa: PLR0915 - as above
+    def decode_lanes(payload, size, length, symbols, shares, ahead):
         """Decode while nothing is unusual and every share has room.
 
         ahead: addresses of the tile's first row in the target and of the row behind its last, and the bytes between
@@ -230,65 +287,44 @@ def _lanes_of(mode: Mode) -> Part:  # noqa: PLR0915 - four lanes, each spelled o
         """
         row, end_row, stride = ahead
         common = load64(symbols)
-        start_0, start_1 = shares << 8, (shares + SHARE_STRIDE) << 8
-        start_2, start_3 = (shares + 2 * SHARE_STRIDE) << 8, (shares + 3 * SHARE_STRIDE) << 8
-        distance = (length - room) << 8
-        last_0, last_1, last_2, last_3 = start_0 + distance, start_1 + distance, start_2 + distance, start_3 + distance
+        first = (
+            shares << 8,
+            (shares + SHARE_STRIDE) << 8,
+            (shares + 2 * SHARE_STRIDE) << 8,
+            (shares + 3 * SHARE_STRIDE) << 8,
+        )
+        most = (length - room) << 8
+        starts = first
         stream = np.int64(HEADER_BYTES)
         while (
             (stream <= size - PACKET_BYTES)
-            & (start_0 <= last_0)
-            & (start_1 <= last_1)
-            & (start_2 <= last_2)
-            & (start_3 <= last_3)
+            & (starts[0] - first[0] <= most)
+            & (starts[1] - first[1] <= most)
+            & (starts[2] - first[2] <= most)
+            & (starts[3] - first[3] <= most)
         ):
             if row < end_row:
-                for column in range(0, TILE_COLUMNS, 64):
-                    prefetch_for_writing(row + column)
-                prefetch_for_writing(row + TILE_COLUMNS - 1)
+                _prefetch_row(row)
                 row += stride
-            rest_0 = np.int64(load64(payload_address(payload, 0, stream)))
-            rest_1 = np.int64(load64(payload_address(payload, 1, stream)))
-            rest_2 = np.int64(load64(payload_address(payload, 2, stream)))
-            rest_3 = np.int64(load64(payload_address(payload, 3, stream)))
-            at_0, at_1, at_2, at_3 = start_0, start_1, start_2, start_3
+            rests, ats = _load_packets(payload, stream), starts
             for _ in range(_BLIND_STEPS):
-                rest_0, at_0 = _step(rest_0, at_0, symbols, sizes)
-                rest_1, at_1 = _step(rest_1, at_1, symbols, sizes)
-                rest_2, at_2 = _step(rest_2, at_2, symbols, sizes)
-                rest_3, at_3 = _step(rest_3, at_3, symbols, sizes)
-            while rest_0 & rest_1 & rest_2 & rest_3 != -1:
-                before = at_0 + at_1 + at_2 + at_3
-                rest_0, at_0 = _step(rest_0, at_0, symbols, sizes)
-                rest_1, at_1 = _step(rest_1, at_1, symbols, sizes)
-                rest_2, at_2 = _step(rest_2, at_2, symbols, sizes)
-                rest_3, at_3 = _step(rest_3, at_3, symbols, sizes)
-                if at_0 + at_1 + at_2 + at_3 == before:
+                rests, ats = _step_each(rests, ats, symbols, sizes)
+            while rests[0] & rests[1] & rests[2] & rests[3] != -1:
+                before = ats
+                rests, ats = _step_each(rests, ats, symbols, sizes)
+                if ats == before:
                     break
-            if high:
-                store64(at_0 >> 8, common)
-                store64(at_1 >> 8, common)
-                store64(at_2 >> 8, common)
-                store64(at_3 >> 8, common)
-                produced_0 = _bytes_of_packet(rest_0, start_0, at_0)
-                produced_1 = _bytes_of_packet(rest_1, start_1, at_1)
-                produced_2 = _bytes_of_packet(rest_2, start_2, at_2)
-                produced_3 = _bytes_of_packet(rest_3, start_3, at_3)
-                if (produced_0 | produced_1 | produced_2 | produced_3) < 0:
-                    break
-                start_0 += produced_0 << 8
-                start_1 += produced_1 << 8
-                start_2 += produced_2 << 8
-                start_3 += produced_3 << 8
-            else:  # 64 bits of low-sparse codes never stand for 64 bytes
-                full = _reaches_end(at_0) & _reaches_end(at_1) & _reaches_end(at_2) & _reaches_end(at_3) & 64
-                if rest_0 & rest_1 & rest_2 & rest_3 != -1 or full == 0:
-                    break
-                start_0, start_1, start_2, start_3 = at_0 & ~_BITS, at_1 & ~_BITS, at_2 & ~_BITS, at_3 & ~_BITS
+            ordinary, behind = end_packets(rests, starts, ats, common)
+            if not ordinary:
+                break
+            starts = behind
             stream += PACKET_BYTES
-        done_0, done_1 = (start_0 >> 8) - shares, (start_1 >> 8) - shares - SHARE_STRIDE
-        done_2, done_3 = (start_2 >> 8) - shares - 2 * SHARE_STRIDE, (start_3 >> 8) - shares - 3 * SHARE_STRIDE
-        return stream, (done_0, done_1, done_2, done_3)
+        return stream, (
+            (starts[0] - first[0]) >> 8,
+            (starts[1] - first[1]) >> 8,
+            (starts[2] - first[2]) >> 8,
+            (starts[3] - first[3]) >> 8,
+        )
 
     return decode_lanes
 
