@@ -188,10 +188,9 @@ def test_the_float_models_index(tiny_copy: Path) -> None:
     opened(tiny_copy)
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", DESCRIPTION, "tokenizer.json", "generation_config.json", WEIGHTS, "index", "extra/x.jinja"]
-)
+@pytest.mark.parametrize("name", ["config.json", DESCRIPTION, WEIGHTS, "index"])
 def test_a_git_lfs_pointer_is_called_that(name: str, tiny_copy: Path) -> None:
+    """Nothing can be made without these files."""
     if name == "index":
         split(tiny_copy)
         name = "quant_model_weight_w8a8s.safetensors.index.json"
@@ -199,6 +198,16 @@ def test_a_git_lfs_pointer_is_called_that(name: str, tiny_copy: Path) -> None:
     with pytest.raises(InputError, match=rf"Git LFS pointer.*{name}.*git lfs pull") as error:
         opened(tiny_copy)
     assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json", "extra/x.jinja"])
+def test_a_pointer_in_place_of_a_side_file_is_named(name: str, tiny_copy: Path) -> None:
+    """The weights can be converted all the same, and the file be fetched afterwards."""
+    path = put(tiny_copy / name, POINTER)
+    (note,) = opened(tiny_copy).warnings
+    assert note.startswith(f"{path} is a Git LFS pointer, not the file itself: fetch it")
+    (result,) = compress(tiny_copy, tiny_copy.with_name("out"), processes=1)
+    assert (result.directory / name).read_text() == POINTER
 
 
 def test_pointers_in_a_directory(sealed_copy: Path) -> None:

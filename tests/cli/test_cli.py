@@ -96,7 +96,8 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
 
 def test_verify(sealed_copy: Path, tiny: Path) -> None:
     good = run("verify", sealed_copy, "--source", tiny)
-    assert (good.returncode, good.stderr) == (0, "")
+    assert good.returncode == 0
+    assert re.fullmatch(r"(verifying: .*\n)*", good.stderr)  # a line every few seconds, if it takes so long
     assert good.stdout.startswith("verified: TP 2")
     with (sealed_copy / "model-rank-1-part-0.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
-from w8a8sc_tool.jobs.generate import TOLERANCE, generate
+from w8a8sc_tool.jobs.generate import TOLERANCE, Generated, generate
 from w8a8sc_tool.runtime.directory import config_of
 from w8a8sc_tool.runtime.models.qwen3 import Model as Qwen3
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
@@ -22,6 +23,7 @@ from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool
 
 from .. import tensors
+from ..conftest import edit_json
 
 MIXED = [
     *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")),
@@ -40,7 +42,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "narrow": narrow,
         "mixed": synthesize(place / "Mixed-w8a8s", "tiny", types=MIXED),
-        "tied": synthesize(place / "Tied-w8a8s", "tiny", tied=True, norm_bias=True, dtype="bfloat16", vocabulary=2001),
+        "tied": synthesize(
+            *(place / "Tied-w8a8s", "tiny"),
+            tied=True,
+            m4=True,
+            dtype="bfloat16",
+            vocabulary=2001,
+            types=[("*.down_proj", "FLOAT")],
+        ),
     }
 
 
@@ -261,7 +270,61 @@ def test_a_template_without_an_end_is_stopped(
         generate(bare, prompt="Hello")
 
 
+def test_what_the_files_say_of_generating(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """End tokens of both files that vLLM looks at, and sampling unless something else is asked for."""
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+
+    def run(ends: object, **options: Any) -> Generated:
+        content = {"temperature": 1.5, "top_k": 7, "repetition_penalty": 1.1, "eos_token_id": ends}
+        (bare / "generation_config.json").write_text(json.dumps(content))
+        return generate(bare, token_ids=PROMPT, max_new_tokens=6, **options)
+
+    greedy = run(None, temperature=0, repetition_penalty=1)
+    assert len(set(greedy.tokens)) > 2
+    third = greedy.tokens[2]
+    for ends in (third, [1, third]):
+        assert run(ends, temperature=0, repetition_penalty=1).tokens[-1] == third
+    sampled = run(None)
+    assert (sampled.sampling.temperature, sampled.sampling.top_k, sampled.sampling.repetition_penalty) == (1.5, 7, 1.1)
+    assert sampled.tokens == run(None).tokens != run(None, seed=3).tokens
+    tokenizer = json.loads((bare / "tokenizer.json").read_text())["model"]["vocab"]
+    word = next(word for word, number in tokenizer.items() if number == greedy.tokens[1])
+    edit_json(bare / "tokenizer_config.json", lambda content: content.update(eos_token={"content": word}))
+    assert run(None, temperature=0, repetition_penalty=1).tokens == greedy.tokens[:2]
+    with pytest.raises(UsageError, match="a comparison needs greedy decoding"):
+        run(None, compare=bare, top_k=3)
+
+
 # ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_the_rotation_counts_in_either_layout(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """The same theta gives the same tokens wherever it stands, another theta others, and yarn none."""
+    bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
+    prompt = PROMPT * 8
+
+    def tokens(*absent: str, **keys: Any) -> list[int]:
+        content = json.loads((directories("mixed", 1) / "config.json").read_text()) | keys
+        (bare / "config.json").write_text(json.dumps({k: v for k, v in content.items() if k not in absent}))
+        return generate(bare, token_ids=prompt, max_new_tokens=8, temperature=0).tokens
+
+    moved = {"rope_type": "default", "rope_theta": 1000000}
+    wanted = tokens()
+    assert tokens("rope_theta", "rope_scaling", rope_parameters=moved) == wanted
+    assert tokens(rope_theta=10.0) != wanted
+    with pytest.raises(InputError, match="rope_type yarn is not supported by the bundled runtime"):
+        tokens("rope_theta", rope_parameters=moved | {"rope_type": "yarn", "factor": 4.0})
+    with pytest.raises(InputError, match="quantization_config would take the place"):
+        tokens(quantization_config={"bits": 8})
+
+
+def test_a_source_that_is_not_run_is_refused_before_the_work(
+    models: dict[str, Path], directories: Callable[[str, int], Path], tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(models["mixed"], tmp_path / "source"))
+    edit_json(source / "config.json", lambda content: content.update(partial_rotary_factor=0.5))
+    with pytest.raises(InputError, match=r"partial_rotary_factor 0\.5 is not supported"):
+        generate(directories("mixed", 1), token_ids=PROMPT, compare=source, on_token=lambda token, text: pytest.fail())
 
 
 def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int], Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ..errors import AccessError, InputError, Problem, refuse
+from ..errors import AccessError, InputError
 from ..io import lfs, reading
 from ..io.folders import MANIFEST, RANK_FILE
 from ..io.names import is_inside
@@ -77,7 +77,7 @@ def side_files_of(folder: Path, named: Collection[str], weights: Collection[str]
     """What goes along with the weights, and notes on what is left out and what is notably absent.
 
     named: files that the description names; weights: names of the files that hold tensors, and of their index. Small
-    folders come along, too. Raises InputError for a Git LFS pointer in place of a file.
+    folders come along, too; a Git LFS pointer comes along as it is, and is named.
     """
     files: list[SideFile] = []
     left_out: list[str] = []
@@ -97,8 +97,8 @@ def side_files_of(folder: Path, named: Collection[str], weights: Collection[str]
             left_out.append(f"{path.name} ({reason})")
         else:
             files.append(SideFile(path, path.name))
-    refuse(Problem(lfs.WHAT, str(file.path), "fetch it: git lfs pull") for file in files if is_pointer_file(file.path))
-    notes = []
+    pointers = [file.path for file in files if is_pointer_file(file.path)]
+    notes = [f"{path} is {lfs.WHAT}: fetch it with git lfs pull before serving" for path in pointers]
     if left_out:
         more = f" and {len(left_out) - _MOST_TOLD} more" if len(left_out) > _MOST_TOLD else ""
         notes.append(f"{folder}: left out are {', '.join(left_out[:_MOST_TOLD])}{more}")
