@@ -78,6 +78,17 @@ def test_a_packet_of_64_bytes_does_not_end_with_ones() -> None:
                 tile.rejects("unused end of a packet" if begin < 1000 else "end mark is missing")
 
 
+def test_no_packet_ends_a_stream_with_more_than_64_bytes() -> None:
+    """Eight runs of 9 and the end mark fit into a packet; where 72 bytes are left, they still are more than 64."""
+    counts = [9, 9, 9, 9, 1, 4, 1, 4, 1, 3, 1, 3, 1, 1]  # a packet filled with 56 bytes
+    full, filled, last = ("".join(reference.bits(*HIGH.runs[n]) for n in c) for c in ([9] * 7 + [1], counts, [9] * 8))
+    assert 126 * 64 + sum(counts) + 72 == 128 * 64 and len(filled) == 54
+    tile = Tile(high=True, weight=np.zeros((128, 256), np.int8))
+    packets = [full.ljust(64, "0")] * 126 + [filled.ljust(64, "1"), last + reference.END_MARK]
+    tile.replace_stream(2, packets)
+    tile.rejects("a run goes beyond")
+
+
 # ------------------------------------------------------------------------------------------------ the table of groups
 
 

@@ -46,7 +46,7 @@ _ROW = 64
 _GROUPS_AT = (_GROUPS - 1) // 7 * 8
 _FIRST_CODES = _GROUPS_AT + 8 * _GROUPS  # what a group of two units begins with, without what follows a code of one
 TABLE_BYTES = _FIRST_CODES + 8 * 8**2
-TABLE_ALIGNMENT = _ROW  # room for a table to begin where each of its rows lies in one cache line
+TABLE_ALIGNMENT = _ROW  # bytes more, so that a table can begin where it should
 _EVERY_BYTE = np.uint64(0x0101010101010101)
 _MOST_SYMBOLS = 8  # of a group that its table holds
 
@@ -360,7 +360,7 @@ def _finish_stream(payload, engine, size, length, high, dictionary, symbols, sha
         if length - done >= room:
             rest, start, at = _decode_packet_in_groups(packet, symbols, sizes, share + done)
             produced = (at >> 8) - (start >> 8)
-            if produced == length - done and at & _BITS < PACKET_BITS:
+            if produced == length - done and produced <= PACKET_WINDOW and at & _BITS < PACKET_BITS:
                 wrong, end = check_end(payload, engine, stream, packet, at & _BITS, size)
                 return 0 if wrong else end
             produced = _bytes_of_packet(rest, start, at)
@@ -385,9 +385,8 @@ def decode_groups(payload, size, length, high, dictionary, memory, shares, ahead
 
     memory: address of TABLE_ALIGNMENT + TABLE_BYTES; ahead: as of `decode_lanes`.
     """
-    table = (
-        memory + 8 + TABLE_ALIGNMENT - 1
-    ) // TABLE_ALIGNMENT * TABLE_ALIGNMENT - 8  # groups of no units take 8 bytes
+    # Groups of no units take 8 bytes; behind them, every row begins where a cache line does.
+    table = (memory + 8 + _ROW - 1) // _ROW * _ROW - 8
     fill_symbols(high, dictionary, table)
     symbols = table + _GROUPS_AT
     if high:  # a packet may end with common bytes that no group writes, and of a run of 9 only 8 are written
