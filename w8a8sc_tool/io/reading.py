@@ -149,7 +149,7 @@ def _check_may(folder: Path, mode: int) -> None:
         raise InputError("not a folder", str(folder), "choose another output")
     if _may(folder, mode):
         return
-    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    read_only = _ask("its disk cannot be looked at", folder, lambda: os.statvfs(folder)).f_flag & os.ST_RDONLY
     raise access_failure("cannot be written to", _error(errno.EROFS if read_only else errno.EACCES), folder)
 
 
@@ -168,7 +168,7 @@ def open_file(path: Path) -> int:
     """
     if not is_file(path):
         raise InputError("not a regular file" if exists(path) else "no such file", str(path))
-    return _ask("cannot be opened", path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    return _ask("cannot be opened", path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def size_of(fd: int, path: Path) -> int:

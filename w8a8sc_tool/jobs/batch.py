@@ -18,6 +18,7 @@ from ..io.documents import parse_yaml, read_small
 from ..layouts import DEFAULT_TARGET, Target
 from ..planning.options import CompressOptions
 from ..planning.preset import shipped_file
+from ..sharded_state import check_access
 from ..text import is_utf8
 from ..workers.progress import Progress, Silent
 from .compress import carry_out as compress_with
@@ -184,26 +185,34 @@ def _check(batch: Batch, path: Path) -> list[int]:
             total.append(understood.plans[0].source_bytes)
         except W8A8SCError as error:
             problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
-    problems += _collisions(batch, path)
+    problems += _targets_in_the_way(batch, path)
     if problems:
         raise InputError(problems)
     return total
 
 
-def _collisions(batch: Batch, path: Path) -> Iterator[Problem]:
-    """Jobs that would make the same directory."""
-    from ..conversion.convert import target_folder
-    from .compress import model_name
-
+def _targets_in_the_way(batch: Batch, path: Path) -> Iterator[Problem]:
+    """Jobs that would make the same directory, or one where this user may make none."""
     seen: dict[Path, int] = {}
     for number, job in enumerate(batch.jobs, 1):
-        for tp in job.sizes:
-            kind = "w8a8sc" if job.compress else "w8a8s"
-            name = job.name or model_name(Path(job.model))
-            target = target_folder(Path(job.output or "."), name, tp, kind)
-            if target in seen:
-                yield Problem(f"jobs {seen[target]} and {number} make the same {target}", str(path))
-            seen.setdefault(target, number)
+        try:
+            for target in _targets(job):
+                if target in seen:
+                    yield Problem(f"jobs {seen[target]} and {number} make the same {target}", str(path))
+                elif job.overwrite or not reading.is_folder(target):  # one that is there may be the result already
+                    check_access(target)
+                seen.setdefault(target, number)
+        except InputError as error:
+            yield from (Problem(f"job {number}: {p.what}", p.where, p.remedy) for p in error.problems)
+
+
+def _targets(job: Job) -> list[Path]:
+    from ..conversion.preparation import target_folder
+    from .compress import model_name
+
+    kind = "w8a8sc" if job.compress else "w8a8s"
+    name = job.name or model_name(Path(job.model))
+    return [target_folder(Path(job.output or "."), name, tp, kind) for tp in job.sizes]
 
 
 def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:

@@ -10,7 +10,7 @@
 docs/reliability.md states the promise that follows from the order in which files are written, synced and renamed.
 """
 
-from .directory import SealedDirectory, check_target, partial_of, recover, standing
+from .directory import SealedDirectory, check_access, check_target, partial_of, recover, standing
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
 from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
 from .rank_file import RankFile
@@ -28,6 +28,7 @@ __all__ = [
     "SealedDirectory",
     "ShardedState",
     "TensorEntry",
+    "check_access",
     "check_target",
     "partial_of",
     "recover",

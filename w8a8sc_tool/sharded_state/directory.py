@@ -156,7 +156,7 @@ def recover(target: Path) -> None:
     partial, replaced = (target.with_name(target.name + suffix) for suffix in (PARTIAL, REPLACED))
     if not reading.is_folder(replaced):
         return
-    _check_access(target)
+    check_access(target)
     # Whoever is replacing the directory just now holds the lock of the new one, under either name.
     place = next((folder for folder in (partial, target) if reading.is_folder(folder)), None)
     held = files.lock(place) if place is not None else None
@@ -179,10 +179,10 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise InputError("exists and is not a directory", str(target), "choose another output")
     if reading.exists(target) and not overwrite:
         raise InputError("exists already", str(target), "choose another output, or give --overwrite to replace it")
-    _check_access(target)
+    check_access(target)
 
 
-def _check_access(target: Path) -> None:
+def check_access(target: Path) -> None:
     """Raises InputError unless this user may make, replace and rename a directory and what stands beside it."""
     partial, replaced = (target.with_name(target.name + suffix) for suffix in (PARTIAL, REPLACED))
     reading.check_can_create(replaced)
