@@ -208,3 +208,19 @@ def test_on_a_ray_cluster_that_loses_a_node(tiny: Path, sealed: Callable[[int], 
         assert {k: v for k, v in found.items() if "manifest" not in k} == {
             k: v for k, v in wanted.items() if "manifest" not in k
         }
+
+
+def test_an_output_that_may_not_be_written_to_stops_a_batch_before_its_first_job(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root may do everything, the answer of the system is given by the test."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **how: path != closed and real(path, mode, **how))
+    monkeypatch.setattr(os, "supports_effective_ids", {os.access})
+    batch = tmp_path / "batch.yaml"
+    batch.write_text(f"jobs:\n- {{model: {tiny}, output: open}}\n- {{model: {tiny}, output: closed}}\n")
+    with pytest.raises(InputError, match="job 2: cannot be written to .Permission denied"):
+        job.run_batch(batch)
+    assert not (tmp_path / "open").exists()
