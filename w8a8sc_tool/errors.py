@@ -65,6 +65,6 @@ class MissingError(W8A8SCError):
 
 def refuse(problems: Iterable[Problem]) -> None:
     """Raise one InputError with all problems, if there are any."""
-    found = list(problems)
-    if found:
-        raise InputError(found)
+    listed = list(problems)
+    if listed:
+        raise InputError(listed)

@@ -138,14 +138,14 @@ def _shared_rows(
     for number, output in enumerate(outputs):
         for rank, pieces in enumerate(output.slices):
             top = 0
-            for place, piece in enumerate(pieces):
-                used.setdefault((place, piece.source), []).append((piece, number, rank, top))
+            for position, piece in enumerate(pieces):
+                used.setdefault((position, piece.source), []).append((piece, number, rank, top))
                 top += piece.rows
-    for (_, source), found in sorted(used.items(), key=lambda item: item[0][0]):
-        edges = sorted({edge for piece, *_ in found for edge in (piece.first_row, piece.last_row)})
+    for (_, source), pieces_used in sorted(used.items(), key=lambda item: item[0][0]):
+        edges = sorted({edge for piece, *_ in pieces_used for edge in (piece.first_row, piece.last_row)})
         for first, last in pairwise(edges):
             users: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
-            for piece, number, rank, top in found:
+            for piece, number, rank, top in pieces_used:
                 if piece.first_row <= first and last <= piece.last_row:
                     columns = (piece.first_column, piece.last_column)
                     users.setdefault(columns, []).append((number, rank, top + first - piece.first_row))

@@ -74,12 +74,12 @@ def compare(
 
 def _modules(state: ShardedState, rank: int) -> dict[str, Tensors]:
     """The tensors of a rank by module and leaf."""
-    found: dict[str, Tensors] = {}
+    by_module: dict[str, Tensors] = {}
     for file in state.ranks.get(rank, []):
         for name, info in file.tensors.items():
             module, _, leaf = name.rpartition(".")
-            found.setdefault(module, {})[leaf] = StoredTensor(str(file.path), info)
-    return found
+            by_module.setdefault(module, {})[leaf] = StoredTensor(str(file.path), info)
+    return by_module
 
 
 def _run(
@@ -107,5 +107,5 @@ def _run(
 
 
 def _nbytes(pair: tuple[Tensors, Tensors]) -> int:
-    infos: list[TensorInfo] = [place.info for tensors in pair for place in tensors.values()]
+    infos: list[TensorInfo] = [tensor.info for tensors in pair for tensor in tensors.values()]
     return sum(info.nbytes for info in infos)

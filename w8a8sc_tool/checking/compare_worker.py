@@ -74,13 +74,13 @@ class Comparer:
     def _equal(self, one: StoredTensor, other: StoredTensor) -> bool:
         return one.info.nbytes == other.info.nbytes and self._read(one).tobytes() == self._read(other).tobytes()
 
-    def _read(self, place: StoredTensor) -> npt.NDArray[Any]:
-        if place.path not in self._files:
-            self._files[place.path] = TensorFile(place.path)
-        file = self._files[place.path]
-        if place.info.name not in file.tensors:
-            raise InputError(f"{place.info.name} is gone", place.path, "the directory was changed meanwhile")
-        return file.read(place.info.name)
+    def _read(self, tensor: StoredTensor) -> npt.NDArray[Any]:
+        if tensor.path not in self._files:
+            self._files[tensor.path] = TensorFile(tensor.path)
+        file = self._files[tensor.path]
+        if tensor.info.name not in file.tensors:
+            raise InputError(f"{tensor.info.name} is gone", tensor.path, "the directory was changed meanwhile")
+        return file.read(tensor.info.name)
 
 
 def _compared(one: npt.NDArray[Any] | str | None, other: npt.NDArray[Any] | str | None) -> list[str]:

@@ -99,22 +99,22 @@ def verify(
         report = Report(folder, state.tp, state.manifest is not None)
         findings += [Finding(problem.what, problem.where) for problem in state.problems]
         findings += _refused_by_library(state)
-        places = _places(state, findings)
+        ranks = _places(state, findings)
         if state.manifest is not None:
             findings += _check_files(state, state.manifest, hash_files=not quick)
         else:
             report.not_checked += _WITHOUT_MANIFEST
-        description = _check_structure(state, places, findings)
-        report.tensors = sum(len(rank) for rank in places)
-        report.bytes = sum(place.info.nbytes for rank in places for place in rank.values())
-        report.compressed_weights = sum(name.endswith(".index") for rank in places for name in rank)
+        description = _check_structure(state, ranks, findings)
+        report.tensors = sum(len(rank) for rank in ranks)
+        report.bytes = sum(tensor.info.nbytes for rank in ranks for tensor in rank.values())
+        report.compressed_weights = sum(name.endswith(".index") for rank in ranks for name in rank)
         if quick:
             report.not_checked.append("the contents of tensors and side files (--quick)")
         else:
-            work = _tensor_tasks(places, decode=checkpoint is None, canonical=state.manifest is None)
+            work = _tensor_tasks(ranks, decode=checkpoint is None, canonical=state.manifest is None)
             if checkpoint is not None:
                 report.against_source = checkpoint.path
-                work += _source_tasks(checkpoint, state, description, places, findings)
+                work += _source_tasks(checkpoint, state, description, ranks, findings)
             findings += _run(work, processes or default_processes(), progress or Silent())
     report.findings = list(dict.fromkeys(findings))
     return report
@@ -178,16 +178,16 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Stor
         findings.append(Finding(f"there is no file of rank {rank}", str(state.path)))
     for rank in sorted(set(state.ranks) - set(range(state.tp))):
         findings.append(Finding(f"rank {rank} does not exist at tensor-parallel size {state.tp}", str(state.path)))
-    places: list[dict[str, StoredTensor]] = []
+    ranks: list[dict[str, StoredTensor]] = []
     for rank in range(state.tp):
-        found: dict[str, StoredTensor] = {}
+        tensors: dict[str, StoredTensor] = {}
         for file in state.ranks.get(rank, []):
             for name, info in file.tensors.items():
-                if name in found:
-                    findings.append(Finding(f"{name} is in two parts", f"{found[name].path} and {file.path}"))
-                found[name] = StoredTensor(str(file.path), info, hashes.get((file.path.name, name)))
-        places.append(found)
-    return places
+                if name in tensors:
+                    findings.append(Finding(f"{name} is in two parts", f"{tensors[name].path} and {file.path}"))
+                tensors[name] = StoredTensor(str(file.path), info, hashes.get((file.path.name, name)))
+        ranks.append(tensors)
+    return ranks
 
 
 def _check_files(  # noqa: C901, PLR0912 - one check after the other, each with its finding
@@ -233,16 +233,16 @@ def _header_hash(file: Any) -> str:
 
 
 def _check_structure(
-    state: ShardedState, places: list[dict[str, StoredTensor]], findings: list[Finding]
+    state: ShardedState, ranks: list[dict[str, StoredTensor]], findings: list[Finding]
 ) -> Description | None:
     """Keys, dtypes and shapes of every rank against the layout of the model in config.json; the description."""
     try:
         config = ModelConfig.parse(state.path / "config.json", ARCHITECTURES)
         description = Description.parse(state.path / _DESCRIPTION)
         problems = check_size(config, state.tp) if state.tp else []
-        found: list[Module] = []
+        planned_modules: list[Module] = []
         if not problems and state.tp:
-            found, problems = modules(config, description, state.tp, target_of(state))
+            planned_modules, problems = modules(config, description, state.tp, target_of(state))
     except InputError as error:
         problems = error.problems
         findings += [Finding(problem.what, problem.where) for problem in problems]
@@ -254,20 +254,20 @@ def _check_structure(
     ]
     if problems:
         return description
-    for rank, tensors in enumerate(places):
+    for rank, tensors in enumerate(ranks):
         if state.ranks.get(rank):
-            findings += _check_rank(found, description, tensors, str(state.ranks[rank][0].path))
-            findings += _check_infos(found, description, state.ranks[rank])
+            findings += _check_rank(planned_modules, description, tensors, str(state.ranks[rank][0].path))
+            findings += _check_infos(planned_modules, description, state.ranks[rank])
     if state.manifest is not None:
-        findings += _check_layers(found, config, description, state.manifest, state.path / manifest_file.NAME)
+        findings += _check_layers(planned_modules, config, description, state.manifest, state.path / manifest_file.NAME)
     return description
 
 
 def target_of(state: ShardedState) -> Target:
     """The vLLM Ascend release a directory was made for: what its manifest says, else what its keys look like."""
-    told = state.manifest.options.get("target") if state.manifest is not None else None
+    recorded = state.manifest.options.get("target") if state.manifest is not None else None
     for target in TARGETS:
-        if told == target:
+        if recorded == target:
             return target
     names = {name for files in state.ranks.values() for file in files for name in file.tensors}
     dynamic = {name.rpartition(".")[0] for name in names if name.endswith(".weight_scale")}
@@ -282,11 +282,11 @@ def is_compressed(module: Module, description: Description) -> bool:
 
 
 def _check_rank(
-    found: list[Module], description: Description, tensors: dict[str, StoredTensor], where: str
+    planned_modules: list[Module], description: Description, tensors: dict[str, StoredTensor], where: str
 ) -> Iterator[Finding]:
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
     weights: dict[str, int] = {}
-    for module in found:
+    for module in planned_modules:
         for output in module.outputs:
             wanted[output.name] = (output.dtype, output.shape)
         if is_compressed(module, description):
@@ -310,9 +310,9 @@ def _check_rank(
             yield Finding(f"{name} is {info.dtype} {list(info.shape)}, not {dtype} {list(shape)}", where)
 
 
-def _check_infos(found: list[Module], description: Description, files: list[TensorFile]) -> Iterator[Finding]:
+def _check_infos(planned_modules: list[Module], description: Description, files: list[TensorFile]) -> Iterator[Finding]:
     """The sizes that compressed weights claim: the number of tiles leaves open where a matrix ends in its last ones."""
-    for module in found:
+    for module in planned_modules:
         if not is_compressed(module, description):
             continue
         name = f"{module.name}.info"
@@ -325,7 +325,7 @@ def _check_infos(found: list[Module], description: Description, files: list[Tens
 
 
 def _check_layers(
-    found: list[Module], config: ModelConfig, description: Description, manifest: Manifest, path: Path
+    planned_modules: list[Module], config: ModelConfig, description: Description, manifest: Manifest, path: Path
 ) -> Iterator[Finding]:
     """The manifest's layers against those of the model."""
     if manifest.architecture != config.architecture:
@@ -333,7 +333,7 @@ def _check_layers(
     listed = {layer.name: (layer.n, layer.k, layer.quantization) for layer in manifest.layers}
     wanted = {
         module.name: (module.n, module.k, description.type_of(module.members[0].name))
-        for module in found
+        for module in planned_modules
         if module.kind == "linear"
     }
     for name in sorted({*listed, *wanted}):
@@ -346,15 +346,15 @@ def _size_and_type(layer: tuple[int, int, str | None] | None) -> str:
     return f"{layer[2]} {layer[0]} by {layer[1]}" if layer else "absent"
 
 
-def _tensor_tasks(places: list[dict[str, StoredTensor]], *, decode: bool, canonical: bool) -> list[Task]:
+def _tensor_tasks(ranks: list[dict[str, StoredTensor]], *, decode: bool, canonical: bool) -> list[Task]:
     """One task per module and rank: hash its tensors and decode its weight."""
     tasks: list[Task] = []
-    for tensors in places:
+    for tensors in ranks:
         by_module: dict[str, list[StoredTensor]] = {}
-        for name, place in tensors.items():
-            by_module.setdefault(name.rpartition(".")[0], []).append(place)
+        for name, tensor in tensors.items():
+            by_module.setdefault(name.rpartition(".")[0], []).append(tensor)
         for module, group in by_module.items():
-            size = sum(place.info.nbytes for place in group)
+            size = sum(tensor.info.nbytes for tensor in group)
             tasks.append(Task(f"{module} in {group[0].path}", "check", (group, decode, canonical), size))
     return tasks
 
@@ -363,7 +363,7 @@ def _source_tasks(
     checkpoint: Checkpoint,
     state: ShardedState,
     description: Description | None,
-    places: list[dict[str, StoredTensor]],
+    ranks: list[dict[str, StoredTensor]],
     findings: list[Finding],
 ) -> list[Task]:
     """One task per module: compare it on all ranks with what the source becomes."""
@@ -375,16 +375,16 @@ def _source_tasks(
         Task(
             planned.module.name,
             "compare",
-            (planned, _of_module(places, planned.module), is_compressed(planned.module, description)),
+            (planned, _of_module(ranks, planned.module), is_compressed(planned.module, description)),
             planned.source_bytes,
         )
         for planned in plan.modules
     ]
 
 
-def _of_module(places: list[dict[str, StoredTensor]], module: Module) -> list[dict[str, StoredTensor]]:
+def _of_module(ranks: list[dict[str, StoredTensor]], module: Module) -> list[dict[str, StoredTensor]]:
     names = [output.name for output in module.outputs] + [f"{module.name}.index", f"{module.name}.info"]
-    return [{name: tensors[name] for name in names if name in tensors} for tensors in places]
+    return [{name: tensors[name] for name in names if name in tensors} for tensors in ranks]
 
 
 def _compare_side_files(
@@ -399,9 +399,9 @@ def _compare_side_files(
         if is_compressed(item.module, description) and not item.compress:
             yield Finding(f"{item.module.name} is compressed, but its source cannot be", str(description.path))
     for name, kind in checkpoint.description.of(plan.used).types.items():
-        found = description.types.get(name)
-        if found != kind and found != COMPRESSED.get(kind):
-            yield Finding(f"{name} is described as {found}, in the source as {kind}", str(description.path))
+        described = description.types.get(name)
+        if described != kind and described != COMPRESSED.get(kind):
+            yield Finding(f"{name} is described as {described}, in the source as {kind}", str(description.path))
 
 
 def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]:

@@ -29,22 +29,22 @@ class Verifier:
         self._files: dict[str, TensorFile] = {}
         self._reader = SourceReader()
 
-    def check(self, places: Sequence[StoredTensor], decode: bool, canonical: bool) -> list[Finding]:
+    def check(self, tensors: Sequence[StoredTensor], decode: bool, canonical: bool) -> list[Finding]:
         """Hash the tensors of one module on one rank, and decode its compressed weight if `decode`."""
-        by_leaf = {place.info.name.rpartition(".")[2]: place for place in places}
+        by_leaf = {tensor.info.name.rpartition(".")[2]: tensor for tensor in tensors}
         findings: list[Finding] = []
         if decode and {"weight", "index", "info"} <= set(by_leaf):
             # A layer that has no scales is a float one.
             sparsity: Sparsity = "low" if "deq_scale" in by_leaf else "high"
             findings += self._decode(by_leaf["weight"], by_leaf["index"], by_leaf["info"], sparsity, canonical)
-            places = [place for place in places if place is not by_leaf["weight"]]
-        for place in places:
-            if place.hash is None:
+            tensors = [tensor for tensor in tensors if tensor is not by_leaf["weight"]]
+        for tensor in tensors:
+            if tensor.hash is None:
                 continue
             state = hashing.new()
-            for piece in self._pieces(place):
+            for piece in self._pieces(tensor):
                 state.update(as_bytes(piece))
-            findings += _hash_finding(place, state)
+            findings += _hash_finding(tensor, state)
         return findings
 
     def _decode(
@@ -88,14 +88,14 @@ class Verifier:
     ) -> Iterator[Finding]:
         different: set[int] = set()
         for _, rank, position, values in blocks([output], planned.sources, self._reader):
-            place = ranks[rank].get(output.name)
-            if place is None or rank in different:
+            stored = ranks[rank].get(output.name)
+            if stored is None or rank in different:
                 continue  # a missing tensor is reported by the structure check
             actual = np.empty(values.nbytes, np.uint8)
-            if position + values.nbytes > place.info.nbytes:
+            if position + values.nbytes > stored.info.nbytes:
                 different.add(rank)
                 continue
-            self._file(place).read_into(place.info.begin + position, actual)
+            self._file(stored).read_into(stored.info.begin + position, actual)
             if as_bytes(actual) != as_bytes(values):
                 different.add(rank)
         for rank in sorted(different):
@@ -107,10 +107,10 @@ class Verifier:
         for group, slices in rank_groups(module.weight):
             checked = []
             for rank in group:
-                places = [ranks[rank].get(name) for name in names]
-                if None in places:
+                three = [ranks[rank].get(name) for name in names]
+                if None in three:
                     continue
-                weight, index, info = (place for place in places if place)
+                weight, index, info = (tensor for tensor in three if tensor)
                 decoder, error = self._decoder(weight, index, info, module.sparsity)
                 if decoder is None:
                     yield Finding(error, f"{weight.path} ({weight.info.name})")
@@ -161,29 +161,29 @@ class Verifier:
         self._file(weight).read_into(weight.info.begin + block.first_byte, payload)
         return payload
 
-    def _pieces(self, place: StoredTensor) -> Iterator[npt.NDArray[Any]]:
-        file = self._file(place)
-        for begin in range(place.info.begin, place.info.end, _PIECE_BYTES):
-            piece = np.empty(min(_PIECE_BYTES, place.info.end - begin), np.uint8)
+    def _pieces(self, tensor: StoredTensor) -> Iterator[npt.NDArray[Any]]:
+        file = self._file(tensor)
+        for begin in range(tensor.info.begin, tensor.info.end, _PIECE_BYTES):
+            piece = np.empty(min(_PIECE_BYTES, tensor.info.end - begin), np.uint8)
             file.read_into(begin, piece)
             yield piece
 
-    def _file(self, place: StoredTensor) -> TensorFile:
-        if place.path not in self._files:
-            self._files[place.path] = TensorFile(place.path)
-        file = self._files[place.path]
-        if place.info.name not in file.tensors:
-            raise InputError(f"{place.info.name} is gone", place.path, "the directory was changed meanwhile")
+    def _file(self, tensor: StoredTensor) -> TensorFile:
+        if tensor.path not in self._files:
+            self._files[tensor.path] = TensorFile(tensor.path)
+        file = self._files[tensor.path]
+        if tensor.info.name not in file.tensors:
+            raise InputError(f"{tensor.info.name} is gone", tensor.path, "the directory was changed meanwhile")
         return file
 
 
-def _hash_finding(place: StoredTensor, state: Any) -> list[Finding]:
-    if place.hash is None or hashing.text(state) == place.hash:
+def _hash_finding(tensor: StoredTensor, state: Any) -> list[Finding]:
+    if tensor.hash is None or hashing.text(state) == tensor.hash:
         return []
     return [
-        Finding("its bytes are not those that the manifest lists (hash differs)", f"{place.path} ({place.info.name})")
+        Finding("its bytes are not those that the manifest lists (hash differs)", f"{tensor.path} ({tensor.info.name})")
     ]
 
 
-def _differs(place: StoredTensor) -> Finding:
-    return Finding("it is not what the source checkpoint makes it", f"{place.path} ({place.info.name})")
+def _differs(tensor: StoredTensor) -> Finding:
+    return Finding("it is not what the source checkpoint makes it", f"{tensor.path} ({tensor.info.name})")

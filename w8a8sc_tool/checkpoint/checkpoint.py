@@ -76,11 +76,11 @@ class Checkpoint:
             config = ModelConfig.parse(folder / config_file.NAME, architectures)
         except InputError as error:
             problems += error.problems
-        found, missing = description_file.find(folder)
+        description_path, missing = description_file.find(folder)
         problems += missing
-        if found:
+        if description_path:
             try:
-                description = Description.parse(found)
+                description = Description.parse(description_path)
             except InputError as error:
                 problems += error.problems
         named, notes = named_files(folder, description) if description else (set(), [])

@@ -136,10 +136,13 @@ class ModelConfig:
         """What to know about a model that vLLM may run and the bundled runtime does not."""
         if not self.not_run:
             return []
-        told = f"{self.path} has {' and '.join(self.not_run)}: vLLM may run it, w8a8sc generate does not"
+        message = f"{self.path} has {' and '.join(self.not_run)}: vLLM may run it, w8a8sc generate does not"
         if self.window is None:
-            return [told]
-        return [told, f"vLLM Ascend's attention on 310P has no sliding window: serve no more than {self.window} tokens"]
+            return [message]
+        return [
+            message,
+            f"vLLM Ascend's attention on 310P has no sliding window: serve no more than {self.window} tokens",
+        ]
 
     def for_serving(self) -> dict[str, Any]:
         """The content of a directory's config.json: nothing in place of the description, rotation in both layouts.
@@ -195,8 +198,8 @@ def _changes(content: dict[str, Any]) -> list[str]:
 def _check_together(config: ModelConfig, fields: Fields) -> None:
     """What vLLM refuses to build."""
     if fields.get("hidden_act") != "silu":
-        found = str(fields.get("hidden_act"))[:40]
-        fields.refuse(f"hidden_act is {found}", "vLLM builds this architecture with silu alone")
+        activation = str(fields.get("hidden_act"))[:40]
+        fields.refuse(f"hidden_act is {activation}", "vLLM builds this architecture with silu alone")
     if fields.problems:
         return
     if config.heads % config.kv_heads:

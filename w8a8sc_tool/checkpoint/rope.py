@@ -114,6 +114,8 @@ def _agreed(fields: Fields, key: str, values: list[Any], default: float) -> floa
         fields.refuse(f"{key} is {str(wrong[0])[:40]}, a number above 0 is wanted")
         return default
     if len(set(given)) > 1:
-        told = " and ".join(f"{value:g}" for value in given)
-        fields.refuse(f"{key} is given twice, as {told}", "transformers 4 and 5 choose differently: keep the right one")
+        given_text = " and ".join(f"{value:g}" for value in given)
+        fields.refuse(
+            f"{key} is given twice, as {given_text}", "transformers 4 and 5 choose differently: keep the right one"
+        )
     return float(given[0]) if given else default

@@ -55,10 +55,10 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     from ..checking import compare as job
 
     out = Output(as_json=as_json, quiet=quiet)
-    found = job.compare(first, second, processes=processes, progress=out)
-    out.document(_comparison_document(found))
-    _show_comparison(found, out)
-    return 0 if found.same_model else 1
+    comparison = job.compare(first, second, processes=processes, progress=out)
+    out.document(_comparison_document(comparison))
+    _show_comparison(comparison, out)
+    return 0 if comparison.same_model else 1
 
 
 @group.command(short_help="Show what a checkpoint or a directory holds")
@@ -74,11 +74,11 @@ def inspect(path: str, as_json: bool, quiet: bool) -> None:
     from ..jobs import inspect as job
 
     out = Output(as_json=as_json, quiet=quiet)
-    found = job.inspect(path)
-    for warning in found.warnings:
+    inspection = job.inspect(path)
+    for warning in inspection.warnings:
         out.note(warning)
-    out.document(_inspection_document(found))
-    _show_inspection(found, out)
+    out.document(_inspection_document(inspection))
+    _show_inspection(inspection, out)
 
 
 def _report_document(report: Report) -> dict[str, Any]:
@@ -109,47 +109,48 @@ def _show_report(report: Report, out: Output) -> None:
     )
 
 
-def _comparison_document(found: Comparison) -> dict[str, Any]:
+def _comparison_document(comparison: Comparison) -> dict[str, Any]:
     return {
-        "first": str(found.first),
-        "second": str(found.second),
-        "same_model": found.same_model,
-        "same_bytes": found.same_bytes,
-        "tensor_parallel_size": found.tp,
-        "tensors": found.tensors,
-        "compressed_weights": found.compressed_weights,
-        "differences": found.differences,
-        "coding": found.coding,
+        "first": str(comparison.first),
+        "second": str(comparison.second),
+        "same_model": comparison.same_model,
+        "same_bytes": comparison.same_bytes,
+        "tensor_parallel_size": comparison.tp,
+        "tensors": comparison.tensors,
+        "compressed_weights": comparison.compressed_weights,
+        "differences": comparison.differences,
+        "coding": comparison.coding,
     }
 
 
-def _show_comparison(found: Comparison, out: Output) -> None:
-    for difference in found.differences:
+def _show_comparison(comparison: Comparison, out: Output) -> None:
+    for difference in comparison.differences:
         out.result(difference)
-    for path, coding in zip((found.first, found.second), found.coding):
-        told = "; ".join(
+    for path, coding in zip((comparison.first, comparison.second), comparison.coding):
+        aspects = "; ".join(
             f"{aspect}: " + ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
             for aspect, values in coding.items()
         )
-        if told:
-            out.result(f"coding of {path}: {told}")
-    verdict = "the same model" if found.same_model else f"{len(found.differences)} differences"
-    same = ", byte for byte" if found.same_model and found.same_bytes else ""
+        if aspects:
+            out.result(f"coding of {path}: {aspects}")
+    verdict = "the same model" if comparison.same_model else f"{len(comparison.differences)} differences"
+    same = ", byte for byte" if comparison.same_model and comparison.same_bytes else ""
     out.result(
-        f"{verdict}{same}: TP {found.tp}, {found.tensors} tensors, {found.compressed_weights} compressed weights"
+        f"{verdict}{same}: TP {comparison.tp}, {comparison.tensors} tensors, "
+        f"{comparison.compressed_weights} compressed weights"
     )
 
 
-def _inspection_document(found: Inspection) -> dict[str, Any]:
+def _inspection_document(inspection: Inspection) -> dict[str, Any]:
     return {
-        "path": str(found.path),
-        "kind": found.kind,
-        "architecture": found.architecture,
-        "tensor_parallel_size": found.tp if found.kind == "sharded_state" else None,
-        "sealed": found.sealed,
-        "files": found.files,
-        "bytes": found.bytes,
-        "totals": {kind: {"modules": count, "bytes": total} for kind, (count, total) in found.totals().items()},
+        "path": str(inspection.path),
+        "kind": inspection.kind,
+        "architecture": inspection.architecture,
+        "tensor_parallel_size": inspection.tp if inspection.kind == "sharded_state" else None,
+        "sealed": inspection.sealed,
+        "files": inspection.files,
+        "bytes": inspection.bytes,
+        "totals": {kind: {"modules": count, "bytes": total} for kind, (count, total) in inspection.totals().items()},
         "modules": [
             {
                 "name": row.name,
@@ -160,19 +161,21 @@ def _inspection_document(found: Inspection) -> dict[str, Any]:
                 "ratio": row.ratio,
                 "fallback": row.fallback,
             }
-            for row in found.modules
+            for row in inspection.modules
         ],
-        "warnings": found.warnings,
+        "warnings": inspection.warnings,
     }
 
 
-def _show_inspection(found: Inspection, out: Output) -> None:
-    sharded = f"sharded_state at TP {found.tp}{', sealed' if found.sealed else ''}"
-    kind = sharded if found.kind == "sharded_state" else "checkpoint"
-    out.result(f"{found.path}: {found.architecture}, {kind}, {found.files} files, {size(found.bytes)}")
-    columns = list(dict.fromkeys(row.short_name for row in found.modules if row.linear))
+def _show_inspection(inspection: Inspection, out: Output) -> None:
+    sharded = f"sharded_state at TP {inspection.tp}{', sealed' if inspection.sealed else ''}"
+    kind = sharded if inspection.kind == "sharded_state" else "checkpoint"
+    out.result(
+        f"{inspection.path}: {inspection.architecture}, {kind}, {inspection.files} files, {size(inspection.bytes)}"
+    )
+    columns = list(dict.fromkeys(row.short_name for row in inspection.modules if row.linear))
     by_layer: dict[int, list[ModuleRow]] = {}
-    for row in found.modules:
+    for row in inspection.modules:
         by_layer.setdefault(row.layer, []).append(row)
     rows = [("layer", *(name.rpartition(".")[2].removesuffix("_proj") for name in columns), "bytes")]
     for layer, modules in sorted(by_layer.items()):
@@ -182,7 +185,7 @@ def _show_inspection(found: Inspection, out: Output) -> None:
         rows.append((str(layer), *(cells.get(name, "") for name in columns), size(sum(r.bytes for r in modules))))
     if len(rows) > 1:
         out.table(rows, right=(0, len(columns) + 1))
-    for kind, (count, total) in found.totals().items():
+    for kind, (count, total) in inspection.totals().items():
         out.result(f"{kind}: {count} modules, {size(total)}")
 
 

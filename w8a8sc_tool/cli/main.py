@@ -78,8 +78,8 @@ def run(arguments: list[str]) -> int:
         return 1
     except Exception as error:
         _debug()
-        told = one_line(f"{type(error).__name__}: {error}")
-        say(f"error: this is a defect of w8a8sc ({told}): report it with the output of W8A8SC_DEBUG=1")
+        error_text = one_line(f"{type(error).__name__}: {error}")
+        say(f"error: this is a defect of w8a8sc ({error_text}): report it with the output of W8A8SC_DEBUG=1")
         return 1
 
 

@@ -103,7 +103,7 @@ def generate(
     from ..jobs import generate as job
 
     out = Output(as_json=as_json, quiet=quiet)
-    found = job.generate(
+    generated = job.generate(
         directory,
         prompt=prompt,
         token_ids=_tokens_of(token_ids),
@@ -118,9 +118,9 @@ def generate(
         device=device,
         on_token=lambda token, text: out.stream(text),
     )
-    out.document(_generated_document(found))
-    _show_generated(found, out)
-    return 0 if found.ok else 1
+    out.document(_generated_document(generated))
+    _show_generated(generated, out)
+    return 0 if generated.ok else 1
 
 
 @group.command(
@@ -235,7 +235,7 @@ def fit(
     from ..serving import parse_size
 
     out = Output(as_json=as_json, quiet=quiet)
-    found = job.fit(
+    estimates = job.fit(
         path,
         tp=tp or None,
         chip_memory=parse_size(chip_memory),
@@ -246,10 +246,10 @@ def fit(
     if plot is not None:
         from ..serving.plot import plot as draw
 
-        draw(found, Path(plot))
-    out.document([one.document() for one in found])
-    _show_fit(found, out)
-    return 0 if all(one.fits for one in found) or (not tp and any(one.fits for one in found)) else 1
+        draw(estimates, Path(plot))
+    out.document([one.document() for one in estimates])
+    _show_fit(estimates, out)
+    return 0 if all(one.fits for one in estimates) or (not tp and any(one.fits for one in estimates)) else 1
 
 
 @group.command(short_help="Say whether this machine can convert, and serve")
@@ -304,8 +304,8 @@ def _doctor_device(out: Output) -> int:
     for missing in report.missing:
         out.result(f"missing: {missing}")
     for o in report.outcomes:
-        told = o.error or f"difference {o.difference:.2g}, allowed {o.allowed:g}"
-        out.result(f"{'ok    ' if o.ok else 'WRONG '} {o.operator}, {o.shape}: {told}")
+        outcome = o.error or f"difference {o.difference:.2g}, allowed {o.allowed:g}"
+        out.result(f"{'ok    ' if o.ok else 'WRONG '} {o.operator}, {o.shape}: {outcome}")
     return 4 if report.missing else 0 if report.ok else 1
 
 
@@ -326,7 +326,7 @@ def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
                 out.result(f"           {row.why}; {row.mend}")
 
 
-def _show_fit(found: Sequence[Estimate], out: Output) -> None:
+def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:
     """A column per tensor-parallel size."""
 
     def both(one: Estimate, compressed: bool) -> str:
@@ -334,28 +334,28 @@ def _show_fit(found: Sequence[Estimate], out: Output) -> None:
         return f"{length} ({one.reason(compressed_masks=compressed)})" if length else "none"
 
     rows: list[tuple[str, ...]] = [
-        ("per chip", *(f"TP {one.tp}" for one in found)),
-        ("memory", *(gib(one.chip) for one in found)),
-        ("weights", *(gib(one.weights) for one in found)),
-        ("second copy of embeddings", *(gib(one.embedding_copies) for one in found)),
-        ("activations (estimated)", *(gib(one.activations) for one in found)),
-        ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in found)),
-        ("tokens in the cache", *(str(one.kv_tokens) for one in found)),
-        *_plugin_rows(found),
-        ("largest max-model-len", *(both(one, False) for one in found)),
-        ("  with compressed masks", *(both(one, True) for one in found)),
-        ("at max-model-len", *(str(one.length) for one in found)),
-        ("  masks, and while built", *(_masks(one, False) for one in found)),
-        ("  compressed masks", *(_masks(one, True) for one in found)),
-        ("  sequences in the cache", *(f"{one.full_length_sequences:.1f}" for one in found)),
-        ("fits", *("yes" if one.fits else "no" for one in found)),
+        ("per chip", *(f"TP {one.tp}" for one in estimates)),
+        ("memory", *(gib(one.chip) for one in estimates)),
+        ("weights", *(gib(one.weights) for one in estimates)),
+        ("second copy of embeddings", *(gib(one.embedding_copies) for one in estimates)),
+        ("activations (estimated)", *(gib(one.activations) for one in estimates)),
+        ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in estimates)),
+        ("tokens in the cache", *(str(one.kv_tokens) for one in estimates)),
+        *_plugin_rows(estimates),
+        ("largest max-model-len", *(both(one, False) for one in estimates)),
+        ("  with compressed masks", *(both(one, True) for one in estimates)),
+        ("at max-model-len", *(str(one.length) for one in estimates)),
+        ("  masks, and while built", *(_masks(one, False) for one in estimates)),
+        ("  compressed masks", *(_masks(one, True) for one in estimates)),
+        ("  sequences in the cache", *(f"{one.full_length_sequences:.1f}" for one in estimates)),
+        ("fits", *("yes" if one.fits else "no" for one in estimates)),
     ]
-    out.table(rows, right=range(1, len(found) + 1))
+    out.table(rows, right=range(1, len(estimates) + 1))
 
 
-def _plugin_rows(found: Sequence[Estimate]) -> list[tuple[str, ...]]:
+def _plugin_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
     """The same three numbers with our plugin for vLLM, for directories: only they tell what compression saved."""
-    smaller = [one.with_plugin for one in found]
+    smaller = [one.with_plugin for one in estimates]
     if not any(smaller):
         return []
     return [
@@ -386,20 +386,20 @@ def _tokens_of(text: str | None) -> list[int] | None:
     return [int(word) for word in words]
 
 
-def _generated_document(found: Generated) -> dict[str, Any]:
+def _generated_document(generated: Generated) -> dict[str, Any]:
     return {
-        "prompt_tokens": found.prompt,
-        "tokens": found.tokens,
-        "text": found.text,
-        "tensor_parallel_size": found.tp,
-        "sampling": _sampling_document(found.sampling),
-        "load_seconds": round(found.load_seconds, 3),
-        "prompt_seconds": round(found.prompt_seconds, 3),
-        "tokens_per_second": round(found.tokens_per_second, 2),
-        "compared": found.compared,
-        "differs_at": found.differs_at,
-        "margin_there": round(found.margin_there, 4) if found.differs_at is not None else None,
-        "ok": found.ok,
+        "prompt_tokens": generated.prompt,
+        "tokens": generated.tokens,
+        "text": generated.text,
+        "tensor_parallel_size": generated.tp,
+        "sampling": _sampling_document(generated.sampling),
+        "load_seconds": round(generated.load_seconds, 3),
+        "prompt_seconds": round(generated.prompt_seconds, 3),
+        "tokens_per_second": round(generated.tokens_per_second, 2),
+        "compared": generated.compared,
+        "differs_at": generated.differs_at,
+        "margin_there": round(generated.margin_there, 4) if generated.differs_at is not None else None,
+        "ok": generated.ok,
     }
 
 
@@ -408,21 +408,24 @@ def _sampling_document(sampling: Sampling) -> dict[str, float]:
     return {name: getattr(sampling, name) for name in names}
 
 
-def _show_generated(found: Generated, out: Output) -> None:
-    out.result("" if found.text is not None else ",".join(map(str, found.tokens)))
+def _show_generated(generated: Generated, out: Output) -> None:
+    out.result("" if generated.text is not None else ",".join(map(str, generated.tokens)))
     out.note(
-        f"TP {found.tp}: {len(found.prompt)} tokens of prompt in {found.prompt_seconds:.2f} s, "
-        f"{len(found.tokens)} generated, {found.tokens_per_second:.1f} per second"
+        f"TP {generated.tp}: {len(generated.prompt)} tokens of prompt in {generated.prompt_seconds:.2f} s, "
+        f"{len(generated.tokens)} generated, {generated.tokens_per_second:.1f} per second"
     )
-    settings = _sampling_document(found.sampling).items()
-    out.note("greedy" if not found.sampling.temperature else ", ".join(f"{name} {value:g}" for name, value in settings))
-    if not found.compared:
+    settings = _sampling_document(generated.sampling).items()
+    out.note(
+        "greedy" if not generated.sampling.temperature else ", ".join(f"{name} {value:g}" for name, value in settings)
+    )
+    if not generated.compared:
         return
-    if found.differs_at is None:
+    if generated.differs_at is None:
         out.result("the source checkpoint gives the same tokens")
     else:
-        word = "within the rounding of the ranks' sums" if found.ok else "more than rounding explains"
+        word = "within the rounding of the ranks' sums" if generated.ok else "more than rounding explains"
         out.result(
-            f"token {found.differs_at} differs from the source's, whose best two logits are {found.margin_there:.3f} "
+            f"token {generated.differs_at} differs from the source's, "
+            f"whose best two logits are {generated.margin_there:.3f} "
             f"apart: {word}"
         )

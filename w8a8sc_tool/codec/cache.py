@@ -40,20 +40,20 @@ def _candidates() -> list[Path]:
     """Where compiled kernels may be kept, best first."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return [Path(chosen)]
-    places = [Path(__file__).parent / "__pycache__"]
+    folders = [Path(__file__).parent / "__pycache__"]
     if home := os.environ.get("XDG_CACHE_HOME"):
-        places.append(Path(home) / "w8a8sc")
+        folders.append(Path(home) / "w8a8sc")
     with contextlib.suppress(RuntimeError):  # no home: a container with an unknown user
-        places.append(Path.home() / ".cache" / "w8a8sc")
+        folders.append(Path.home() / ".cache" / "w8a8sc")
     with contextlib.suppress(OSError):  # no folder for temporary files
-        places.append(Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}")
-    return places
+        folders.append(Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}")
+    return folders
 
 
 def _is_ours(folder: Path) -> bool:
     """Whether nobody else can have put compiled code into a folder: loading it is running it."""
-    found = folder.stat()
-    return found.st_uid in (0, os.getuid()) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    status = folder.stat()
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def cache_folder() -> Path | None:
@@ -63,14 +63,14 @@ def cache_folder() -> Path | None:
     """
     name = f"kernels-{_sources_digest()}"
     compiled: Path | None = None
-    for place in _candidates():
-        folder = place / name
+    for parent in _candidates():
+        folder = parent / name
         try:
             if folder.is_dir() and _is_ours(folder) and any(folder.rglob("*.nbc")):
                 compiled = compiled or folder
-            place.mkdir(mode=0o755, parents=True, exist_ok=True)
+            parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             folder.mkdir(mode=0o755, exist_ok=True)
-            if not _is_ours(place) or not _is_ours(folder):
+            if not _is_ours(parent) or not _is_ours(folder):
                 continue
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -88,18 +88,18 @@ def _mark(folder: Path) -> Path:
     A folder may be shared by unlike machines, or come with an image that was built on another: numba looks for code for
     the processor it runs on, and compiles if there is none.
     """
-    told = [platform.python_version(), platform.machine()]
-    told += [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
+    facts = [platform.python_version(), platform.machine()]
+    facts += [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
     for package in ("numba", "llvmlite"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            told.append(importlib.metadata.version(package))
+            facts.append(importlib.metadata.version(package))
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
         for line in file:
             if not line.strip():
                 break  # the other cores are alike
             if line.partition(":")[0].strip() in _PROCESSOR:
-                told.append(line.strip())
-    return folder / f"complete-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+                facts.append(line.strip())
+    return folder / f"complete-{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
 
 
 def is_complete(folder: Path) -> bool:

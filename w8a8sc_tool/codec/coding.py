@@ -70,8 +70,8 @@ def coding_of(weight: Int8, index: Int8, info: npt.NDArray[np.int64], *, sparsit
     )
 
 
-def _one(found: set[str], otherwise: str) -> str:
-    return next(iter(found)) if len(found) == 1 else "mixed" if found else otherwise
+def _one(values: set[str], otherwise: str) -> str:
+    return next(iter(values)) if len(values) == 1 else "mixed" if values else otherwise
 
 
 def _tile(payload: Int8, entry: int, rows: int, columns: int) -> Int8:
@@ -91,31 +91,31 @@ def _dictionaries(whole: EncodedMatrix, sparsity: Sparsity) -> dict[int, bytes |
     """The dictionaries of matrix scope by the columns of a tile, from the first coded tile of each width."""
     k_tiles = -(-int(whole.info[2]) // 256)
     last = (-(-int(whole.info[2]) // FRACTAL_COLUMNS) - 8 * (k_tiles - 1)) * FRACTAL_COLUMNS
-    found: dict[int, bytes | None] = {256: None, last: None}
+    dictionaries: dict[int, bytes | None] = {256: None, last: None}
     begin = 0
     for number, entry in enumerate(whole.index.view(np.uint64).tolist()):
         length = (entry & int(_LENGTH)) * 128
         width = last if number % k_tiles == k_tiles - 1 else 256
-        if entry & int(_COMPRESSED) and found[width] is None:
-            found[width] = _header_dictionary(whole.weight[begin : begin + length], sparsity)
+        if entry & int(_COMPRESSED) and dictionaries[width] is None:
+            dictionaries[width] = _header_dictionary(whole.weight[begin : begin + length], sparsity)
         begin += length
-    return found
+    return dictionaries
 
 
 def _dictionary_of(payload: Int8, tile: Int8, by_matrix: bytes | None, sparsity: Sparsity) -> tuple[str, str]:
     """Scope and order of ties of a coded tile's dictionary."""
-    found = _header_dictionary(payload, sparsity)
+    dictionary = _header_dictionary(payload, sparsity)
     again = encode_matrix(tile, sparsity=sparsity)
     coded = bool(again.index.view(np.uint64)[0] & _COMPRESSED)
     by_tile = _header_dictionary(again.weight, sparsity) if coded else None
-    if found in (by_tile, by_matrix):
-        return "either" if by_tile == by_matrix else "tile" if found == by_tile else "matrix", "vendor"
+    if dictionary in (by_tile, by_matrix):
+        return "either" if by_tile == by_matrix else "tile" if dictionary == by_tile else "matrix", "vendor"
     counts = np.bincount(tile.reshape(-1).view(np.uint8), minlength=256)
-    told = counts[np.frombuffer(found, np.uint8)]
+    listed_counts = counts[np.frombuffer(dictionary, np.uint8)]
     best = np.sort(counts)[::-1][: MODES[sparsity].dictionary_size]
-    if np.array_equal(told, best):
+    if np.array_equal(listed_counts, best):
         return "tile", "other"
-    if by_matrix is not None and set(found) == set(by_matrix):
+    if by_matrix is not None and set(dictionary) == set(by_matrix):
         return "matrix", "other"
     return "unknown", "none"
 

@@ -89,18 +89,18 @@ class DirectoryDraft:
 
         Raises InputError if it was begun for something else.
         """
-        found = self.journal.read()
-        if found is None:
+        left = self.journal.read()
+        if left is None:
             return None
         partial = self.sealed.partial
-        refuse_other(head, comparable(found.head, self.plan), partial)
+        refuse_other(head, comparable(left.head, self.plan), partial)
         names = {file_name(rank) for rank in range(self.plan.tp)}
         if not all(reading.is_file(partial / name) and not reading.is_link(partial / name) for name in names):
             self.journal.close()
             return None
         self.sealed.remove_others({*names, journal_file.NAME})
         self._announce(resume=True)
-        return found.entries
+        return left.entries
 
     def was_sealed(self, name: str) -> Manifest | None:
         """The manifest, if an earlier run sealed the directory for this plan, and all its files are there.

@@ -167,8 +167,8 @@ def _sources(unit: Unit) -> Mapping[str, SourceTensor]:
 
 def _same_tensors(unit: Unit) -> list[dict[int, Output]]:
     """The uncompressed tensors of a unit that have a place from the start: each by directory."""
-    found: dict[str, dict[int, Output]] = {}
+    by_name: dict[str, dict[int, Output]] = {}
     for number, planned in unit.planned.items():
         for output in planned.fixed:
-            found.setdefault(output.name, {})[number] = output
-    return list(found.values())
+            by_name.setdefault(output.name, {})[number] = output
+    return list(by_name.values())

@@ -25,11 +25,11 @@ def read_small(path: Path, largest: int) -> bytes:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         raise ValueError(f"the key {counts.most_common(1)[0][0][:80]!r} occurs twice")
-    return found
+    return mapping
 
 
 def parse_json(text: bytes, where: str) -> dict[str, Any]:

@@ -39,9 +39,9 @@ def _given_name(path: Path) -> str:
 
 def _working_folder() -> Path:
     """The working folder under the name by which it was entered, if the shell says so."""
-    told = Path(os.environ.get("PWD", ""))
-    if told.is_absolute() and ".." not in told.parts and reading.is_same(told, Path()):
-        return told
+    spelled = Path(os.environ.get("PWD", ""))
+    if spelled.is_absolute() and ".." not in spelled.parts and reading.is_same(spelled, Path()):
+        return spelled
     return reading.absolute(Path())
 
 

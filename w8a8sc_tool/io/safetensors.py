@@ -177,24 +177,24 @@ def _position(tensor: TensorInfo) -> tuple[int, int]:
 
 
 def _parse_entry(name: str, entry: object, start: int, where: str) -> TensorInfo:
-    place = f"{where} (header, {name[:80]!r})"
+    entry_name = f"{where} (header, {name[:80]!r})"
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
-        raise InputError("not a tensor name", place, "the header is damaged; copy the file again")
+        raise InputError("not a tensor name", entry_name, "the header is damaged; copy the file again")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise InputError("dtype, shape and data_offsets are wanted", place, "the header is damaged")
+        raise InputError("dtype, shape and data_offsets are wanted", entry_name, "the header is damaged")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InputError(f"dtype {str(dtype)[:40]!r} is not supported", place)
+        raise InputError(f"dtype {str(dtype)[:40]!r} is not supported", entry_name)
     if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(is_count(size) for size in shape):
-        raise InputError("the shape is not a list of sizes", place, "the header is damaged")
+        raise InputError("the shape is not a list of sizes", entry_name, "the header is damaged")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_count(offset) for offset in offsets):
-        raise InputError("data_offsets are not two byte offsets", place, "the header is damaged")
+        raise InputError("data_offsets are not two byte offsets", entry_name, "the header is damaged")
     begin, end = offsets
     nbytes = DTYPES[dtype].itemsize
     for size in shape:
         nbytes *= size
     if end - begin != nbytes:
-        raise InputError(f"{dtype} {shape} takes {nbytes} bytes, its offsets span {end - begin}", place, "damaged")
+        raise InputError(f"{dtype} {shape} takes {nbytes} bytes, its offsets span {end - begin}", entry_name, "damaged")
     return TensorInfo(name, dtype, tuple(shape), start + begin, start + end)
 
 

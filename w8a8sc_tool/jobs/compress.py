@@ -137,10 +137,10 @@ def _plans(checkpoint: Checkpoint, sizes: Sequence[int], options: Options, prese
     for pattern in options.keep:
         if not is_utf8(pattern):
             raise UsageError(f"--keep {pattern} is not UTF-8")
-        if pattern not in preset.keep and not any(matches(pattern, found) for found in names):
+        if pattern not in preset.keep and not any(matches(pattern, layer_names) for layer_names in names):
             raise UsageError(f"--keep {pattern} fits no layer", remedy="see the layers' names with w8a8sc inspect")
-    told = deviations(preset, checkpoint)
-    return [msgspec.structs.replace(item, warnings=(*item.warnings, *told)) for item in plans]
+    differing = deviations(preset, checkpoint)
+    return [msgspec.structs.replace(item, warnings=(*item.warnings, *differing)) for item in plans]
 
 
 def compress(

@@ -11,11 +11,11 @@ from ..serving.environment import Host, Row, rows
 from ..workers.machine import cores, free_memory
 
 
-def this_machine(place: Path = Path()) -> Host:
+def this_machine(folder: Path = Path()) -> Host:
     return Host(
         cores=cores(),
         free_memory=free_memory(),
-        free_disk=reading.free_bytes(place),
+        free_disk=reading.free_bytes(folder),
         kernel_cache=cache_folder(),
         executor=installed_executor(),
     )

@@ -224,8 +224,8 @@ def _tokens(
     threads = max(1, cores() // ranks)
     room = len(prompt) + count
     budget = int((free_memory() or _UNKNOWN_MEMORY) * _DECODED_PART) // ranks
-    with files.temporary_folder() as place:
-        rendezvous = str(place / "group")
+    with files.temporary_folder() as scratch:
+        rendezvous = str(scratch / "group")
         arguments = (str(folder), size, rendezvous, room, threads, budget, device)
         with Pool(ranks, _RANK, *arguments, threads=threads) as pool:
             _all(pool, "load", lambda rank: (rank,))
@@ -253,18 +253,18 @@ def _all(pool: Pool, method: str, arguments: Callable[[int], tuple[object, ...]]
     for rank in ranks:
         pool.call(rank, f"rank {rank}", method, *arguments(rank))
     while len(answers) < len(ranks):
-        found = pool.wait(_STEP_SECONDS)
-        if not found:
+        results = pool.wait(_STEP_SECONDS)
+        if not results:
             raise WorkError(f"the ranks did not answer within {_STEP_SECONDS:.0f} s")
-        answers |= dict(found)
+        answers |= dict(results)
     return [answers[rank] for rank in ranks]
 
 
 def _compare(model: Path, result: Generated, device: str) -> None:
     """Give the source checkpoint the same prompt and find the first token that differs."""
     result.compared = True
-    found = _tokens(model, 0, result.prompt, len(result.tokens), Sampling(), device)
-    for number, (token, margin) in enumerate(found):
+    theirs = _tokens(model, 0, result.prompt, len(result.tokens), Sampling(), device)
+    for number, (token, margin) in enumerate(theirs):
         if token != result.tokens[number]:
             result.differs_at, result.margin_there = number, margin
             return

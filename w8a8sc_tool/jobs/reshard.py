@@ -68,10 +68,10 @@ def opened(directory: str | os.PathLike[str], progress: Progress, processes: int
         description = Description.parse(folder / _DESCRIPTION)
         manifest = state.manifest
         options = Options(target=target_of(state)) if manifest is None else options_of(manifest)
-        found, problems = modules(config, description, state.tp, options.target)
+        planned_modules, problems = modules(config, description, state.tp, options.target)
         refuse(problems)
         name = manifest.model if manifest is not None else _NAME_SUFFIX.sub("", given_name(folder)) or "model"
-        yield Opened(open_source(state, config, description, found), options, name, state.tp)
+        yield Opened(open_source(state, config, description, planned_modules), options, name, state.tp)
 
 
 def reshard(

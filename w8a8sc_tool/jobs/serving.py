@@ -191,9 +191,9 @@ def _devices(folder: Path, chosen: str | None, count: int, notes: list[str]) -> 
     """The chips to hand to a container: those chosen, else all of this machine."""
     if chosen is not None:
         return [f"/dev/davinci{number}" for number in parse_chips(chosen)]
-    found = sorted(reading.matching(folder, "davinci[0-9]*"), key=lambda path: int(path.name.removeprefix("davinci")))
-    if found:
-        return [f"/dev/{path.name}" for path in found]
+    chips = sorted(reading.matching(folder, "davinci[0-9]*"), key=lambda path: int(path.name.removeprefix("davinci")))
+    if chips:
+        return [f"/dev/{path.name}" for path in chips]
     notes.append("there is no NPU here: the first chips and the guide's mounts are named")
     return [f"/dev/davinci{number}" for number in range(count)]
 

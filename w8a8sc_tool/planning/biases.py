@@ -18,11 +18,11 @@ _RECIPE: Final = "*_best_practice.yaml"  # msmodelslim leaves the recipe it used
 _LARGEST_RECIPE: Final = 64 << 10
 
 
-def without_parameter(found: Iterable[Module], tensors: Mapping[str, SourceTensor]) -> dict[str, Module]:
+def without_parameter(planned_modules: Iterable[Module], tensors: Mapping[str, SourceTensor]) -> dict[str, Module]:
     """The names of such biases, each with the module it belongs to."""
     return {
         bias: module
-        for module in found
+        for module in planned_modules
         for owner in dict.fromkeys(source.name.rpartition(".")[0] for source in module.sources)
         if (bias := f"{owner}.bias") in tensors and all(source.name != bias for source in module.sources)
     }

@@ -131,15 +131,15 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
     options.check()
     if tp < 1:
         raise UsageError(f"tensor-parallel size {tp} is not positive")
-    checkpoint, found, problems = _modules_of_weights(checkpoint, tp, options.target)
-    for module in found:
+    checkpoint, planned_modules, problems = _modules_of_weights(checkpoint, tp, options.target)
+    for module in planned_modules:
         problems += source_problems(module, checkpoint)
-    left_biases = biases.without_parameter(found, checkpoint.tensors)
+    left_biases = biases.without_parameter(planned_modules, checkpoint.tensors)
     problems += biases.lost(left_biases, checkpoint)
     refuse(problems)
     keep = options.keep if options.compress else ("*",)
-    planned = tuple(decide(module, checkpoint.tensors, keep) for module in found)
-    used = {source.name for module in found for source in module.sources}
+    planned = tuple(decide(module, checkpoint.tensors, keep) for module in planned_modules)
+    used = {source.name for module in planned_modules for source in module.sources}
     unused = tuple(tensor for name, tensor in checkpoint.tensors.items() if name not in used)
     warnings = [*checkpoint.warnings, *_scalar_warnings(planned)]
     if contained := sum(map(biases.in_quant_bias, left_biases.values())):
@@ -157,26 +157,26 @@ def _modules_of_weights(
     """The modules, and each size of config.json that is not that of the weights; with these sizes put right."""
     checkpoint, problems = sizes.with_layers_of_weights(checkpoint)
     indivisible = check_size(checkpoint.config, tp)
-    found, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
-    if indivisible or sizes.misfits(found, checkpoint):
+    planned_modules, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
+    if indivisible or sizes.misfits(planned_modules, checkpoint):
         checkpoint, wrong = sizes.corrected(checkpoint)
         if wrong:
             problems += wrong
             indivisible = check_size(checkpoint.config, tp)
-            found, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
+            planned_modules, more = ([], []) if indivisible else _modules(checkpoint, tp, target)
     if indivisible:
         raise InputError([*problems, *indivisible])
-    return checkpoint, found, [*problems, *more]
+    return checkpoint, planned_modules, [*problems, *more]
 
 
 def _modules(checkpoint: Checkpoint, tp: int, target: Target) -> tuple[list[Module], list[Problem]]:
     """The modules of a checkpoint as vLLM will build them from the output's description, which is for them alone."""
-    found, problems = modules(checkpoint.config, checkpoint.description, tp, target)
-    used = {source.name for module in found for source in module.sources}
+    planned_modules, problems = modules(checkpoint.config, checkpoint.description, tp, target)
+    used = {source.name for module in planned_modules for source in module.sources}
     described = checkpoint.description.of(used)
     if described.has_norm_bias != checkpoint.description.has_norm_bias:
-        found, problems = modules(checkpoint.config, described, tp, target)
-    return found, problems
+        planned_modules, problems = modules(checkpoint.config, described, tp, target)
+    return planned_modules, problems
 
 
 def source_problems(module: Module, checkpoint: Checkpoint) -> Iterator[Problem]:
@@ -245,8 +245,8 @@ def _scalar_warnings(planned: Iterable[PlannedModule]) -> Iterator[str]:
                         except InputError as error:
                             problems += error.problems
                 if len(values) > 1:
-                    told = ", ".join(f"{value:g}" for value in sorted(values))
-                    yield f"{item.module.name}: the members' {leaf} differ ({told}); vLLM uses the last one"
+                    listed = ", ".join(f"{value:g}" for value in sorted(values))
+                    yield f"{item.module.name}: the members' {leaf} differ ({listed}); vLLM uses the last one"
     finally:
         reader.close()
     refuse(problems)

@@ -101,8 +101,8 @@ def choose(config: ModelConfig, wanted: str = "auto") -> Preset:
     if wanted != "auto":
         named = next((preset for preset in presets if preset.name == wanted), None)
         return named or load(Path(wanted))
-    found = Match(config.architecture, config.layers, config.hidden_size, config.intermediate_size)
-    return next((preset for preset in presets if preset.match == found), NONE)
+    sizes = Match(config.architecture, config.layers, config.hidden_size, config.intermediate_size)
+    return next((preset for preset in presets if preset.match == sizes), NONE)
 
 
 def deviations(preset: Preset, checkpoint: Checkpoint) -> list[str]:
@@ -118,9 +118,9 @@ def deviations(preset: Preset, checkpoint: Checkpoint) -> list[str]:
     return _summary(differing, preset.name)
 
 
-def _summary(found: Iterable[str], name: str) -> list[str]:
-    items = list(found)
+def _summary(differing: Iterable[str], name: str) -> list[str]:
+    items = list(differing)
     if not items:
         return []
-    told = ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
-    return [f"the checkpoint differs from the published recipe of {name}: {told}"]
+    listed = ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+    return [f"the checkpoint differs from the published recipe of {name}: {listed}"]

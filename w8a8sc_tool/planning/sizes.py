@@ -52,9 +52,9 @@ def _problem(config: ModelConfig, name: str, size: int, remedy: str = _REMEDY) -
     return Problem(f"{key} is {getattr(config, name)}{source} but the weights have {size}", str(config.path), remedy)
 
 
-def misfits(found: Iterable[Module], checkpoint: Checkpoint) -> list[tuple[int, int]]:
-    """Wanted and found size of every dimension that does not fit, of tensors with the right number of dimensions."""
-    return [sizes for module in found for sizes in _of_module(module, checkpoint)]
+def misfits(modules: Iterable[Module], checkpoint: Checkpoint) -> list[tuple[int, int]]:
+    """Wanted and actual size of every dimension that does not fit, of tensors with the right number of dimensions."""
+    return [sizes for module in modules for sizes in _of_module(module, checkpoint)]
 
 
 def _misfits_of(config: ModelConfig, checkpoint: Checkpoint) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ def _of_module(module: Module, checkpoint: Checkpoint) -> Iterator[tuple[int, in
     for source in module.sources:
         tensor = checkpoint.tensors.get(source.name)
         if tensor is not None and len(tensor.shape) == len(source.shape):
-            yield from ((wanted, found) for wanted, found in zip(source.shape, tensor.shape) if wanted != found)
+            yield from ((wanted, actual) for wanted, actual in zip(source.shape, tensor.shape) if wanted != actual)
 
 
 def _candidates(config: ModelConfig, wrong: Iterable[tuple[int, int]]) -> Iterator[tuple[str, ModelConfig]]:
@@ -74,8 +74,8 @@ def _candidates(config: ModelConfig, wrong: Iterable[tuple[int, int]]) -> Iterat
     for name in SIZE_KEYS.keys() - {"layers"}:
         size = getattr(config, name)
         sizes = {
-            found * size // wanted
-            for (wanted, found), _ in counts.most_common(16)
-            if wanted % size == 0 and found * size % wanted == 0
+            actual * size // wanted
+            for (wanted, actual), _ in counts.most_common(16)
+            if wanted % size == 0 and actual * size % wanted == 0
         }
         yield from ((name, replace(config, **{name: other})) for other in sorted(sizes - {0, size}))

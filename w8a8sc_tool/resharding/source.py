@@ -73,10 +73,10 @@ def _all_of(part: Part) -> list[StoredTensor]:
 
 
 def _known_hash(stored: StoredTensor) -> str:
-    found = stored.hash or hashing.of_range(stored.path, stored.info.begin, stored.info.end)
-    if found is None:
+    value = stored.hash or hashing.of_range(stored.path, stored.info.begin, stored.info.end)
+    if value is None:
         raise WorkError("cannot be read", stored.where)
-    return found
+    return value
 
 
 class Ranks:
@@ -140,8 +140,8 @@ class Ranks:
         return values
 
     def _check(self, stored: StoredTensor) -> None:
-        found = hashing.of_range(stored.path, stored.info.begin, stored.info.end)
-        if stored.hash is not None and found != stored.hash:
+        value = hashing.of_range(stored.path, stored.info.begin, stored.info.end)
+        if stored.hash is not None and value != stored.hash:
             raise _damaged(stored)
         self._checked.add((stored.path, stored.info.name))
 
@@ -189,9 +189,12 @@ def tiles_of(
 
 
 def open_source(
-    state: ShardedState, config: ModelConfig, description: Description, found: Iterable[Module]
+    state: ShardedState, config: ModelConfig, description: Description, planned_modules: Iterable[Module]
 ) -> Checkpoint:
-    """The checkpoint of a directory. found: its modules at its own size; description: as it is in the directory."""
+    """The checkpoint of a directory.
+
+    planned_modules: its modules at its own size; description: as it is in the directory.
+    """
     hashes = {}
     if state.manifest is not None:
         hashes = {(rank.file, t.name): t.hash for rank in state.manifest.ranks for t in rank.tensors}
@@ -206,7 +209,7 @@ def open_source(
     parts: dict[str, list[Part]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
-    for module in found:
+    for module in planned_modules:
         wanted = {source.name: source.shape for source in module.sources}
         for output in module.outputs:
             for rank, slices in enumerate(output.slices):

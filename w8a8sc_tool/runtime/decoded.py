@@ -24,10 +24,10 @@ class DecodedWeights:
     def get(self, weight: Tensor, index: Tensor, decode: Callable[[], Tensor]) -> Tensor:
         """The decoded form of a compressed weight."""
         key = (weight.data_ptr(), weight.numel())
-        found = self._kept.get(key)
-        if found is not None:
+        entry = self._kept.get(key)
+        if entry is not None:
             self._kept.move_to_end(key)
-            return found[2]
+            return entry[2]
         value = decode()
         self.decodings += 1
         size = value.numel()

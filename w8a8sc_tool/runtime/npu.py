@@ -89,9 +89,9 @@ def rotary(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor
     m, size = cos.shape
     if size != 128:  # the operator takes no other; all Qwen3 models have 128
         return _turned(query, cos, sin), _turned(key, cos, sin)
-    places = cos.view(1, m, 1, size), sin.view(1, m, 1, size)
+    angles = cos.view(1, m, 1, size), sin.view(1, m, 1, size)
     q, k = _npu().npu_apply_rotary_pos_emb(
-        query.contiguous().unsqueeze(0), key.contiguous().unsqueeze(0), *places, rotary_mode="half"
+        query.contiguous().unsqueeze(0), key.contiguous().unsqueeze(0), *angles, rotary_mode="half"
     )
     return q.squeeze(0), k.squeeze(0)
 

@@ -103,8 +103,8 @@ class SelfTest:
         self._operator("swiglu", shape, _FUNCTION, x)
         query, key = torch.randn(m, _HEADS, _SIZE).half(), torch.randn(m, _KV_HEADS, _SIZE).half()
         angles = torch.randn(m, _SIZE)
-        places = angles.cos().half(), angles.sin().half()
-        self._operator("rotary", f"m {m}, heads {_HEADS} and {_KV_HEADS}", _FUNCTION, query, key, *places)
+        rotation = angles.cos().half(), angles.sin().half()
+        self._operator("rotary", f"m {m}, heads {_HEADS} and {_KV_HEADS}", _FUNCTION, query, key, *rotation)
 
     def _attention(self, m: int) -> None:
         """A prompt, then more positions behind it: one, and as many again."""
@@ -112,11 +112,11 @@ class SelfTest:
 
         def sequence(operators: ModuleType, device: torch.device) -> list[Tensor]:
             cache = operators.new_cache(len(query), _KV_HEADS, _SIZE, device)
-            found = []
+            cases = []
             for begin, end in ((0, m), (m, m + 1), (m + 1, 2 * m + 1)):
                 new = [tensor[begin:end].to(device) for tensor in (query, key, key)]
-                found.append(operators.attention(*new, cache, begin, _SIZE**-0.5))
-            return found
+                cases.append(operators.attention(*new, cache, begin, _SIZE**-0.5))
+            return cases
 
         self._compare("attention", f"m {m}, 1, {m}, heads {_HEADS} and {_KV_HEADS}", _FUNCTION, sequence)
 
@@ -152,11 +152,11 @@ class SelfTest:
     ) -> None:
         """Record how far a result is from its reference; an exception of the device is a result, too."""
         try:
-            wanted, found = _flat(reference()), _flat(result())
+            wanted, computed = _flat(reference()), _flat(result())
         except Exception as error:
             self._outcomes.append(Outcome(name, shape, 0.0, allowed, f"{type(error).__name__}: {str(error)[:200]}"))
             return
-        difference = float((found - wanted).abs().max())
+        difference = float((computed - wanted).abs().max())
         largest = float(wanted.abs().max()) if relative else 1.0
         # A device that returns NaN must not pass for one without a difference.
         difference = difference / max(largest, 1e-6) if np.isfinite(difference) else float("inf")

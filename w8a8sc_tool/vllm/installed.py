@@ -9,5 +9,5 @@ from .._version import VERSION
 
 def other_versions() -> list[str]:
     """All versions, this one first, if there are several; else nothing."""
-    found = {VERSION: None} | {d.version: None for d in importlib.metadata.distributions(name="w8a8sc")}
-    return list(found) if len(found) > 1 else []
+    versions = {VERSION: None} | {d.version: None for d in importlib.metadata.distributions(name="w8a8sc")}
+    return list(versions) if len(versions) > 1 else []

@@ -153,10 +153,10 @@ class Shard:
 
 def one_line(error: W8A8SCError, remedy: str = _REMEDY) -> W8A8SCError:
     """The same error with all of its problems in one line that ends in a remedy."""
-    told = [f"{p.what}, {p.where}" if p.where else p.what for p in error.problems]
-    more = [f"and {len(told) - _MOST_PROBLEMS} more"] if len(told) > _MOST_PROBLEMS else []
+    lines = [f"{p.what}, {p.where}" if p.where else p.what for p in error.problems]
+    more = [f"and {len(lines) - _MOST_PROBLEMS} more"] if len(lines) > _MOST_PROBLEMS else []
     remedies = dict.fromkeys(p.remedy for p in error.problems if p.remedy)
-    text = "; ".join([*told[:_MOST_PROBLEMS], *more])
+    text = "; ".join([*lines[:_MOST_PROBLEMS], *more])
     return type(error)(" ".join(text.split()), remedy=next(iter(remedies), remedy))
 
 

@@ -101,8 +101,8 @@ class VendorCompressor:
             lines = reading.tail(self._log, 4000).decode("utf-8", "replace").strip().splitlines()
         except InputError:
             lines = []
-        told = " | ".join(line.strip() for line in lines[-4:])
-        return f"--backend native does without it{'; its last words: ' + told if told else ''}"
+        last_lines = " | ".join(line.strip() for line in lines[-4:])
+        return f"--backend native does without it{'; its last words: ' + last_lines if last_lines else ''}"
 
 
 def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], what: str) -> None:

@@ -49,11 +49,11 @@ class Helper:
             compressor.run()
         except Exception as error:
             raise WorkError(f"msmodelslim reports: {_told(error)}") from None
-        found = compressor.compress_result_weight.get(_NAME), compressor.compress_result_index.get(_NAME)
+        parts = compressor.compress_result_weight.get(_NAME), compressor.compress_result_index.get(_NAME)
         info = compressor.compress_result_info.get(_NAME)
-        if not all(isinstance(part, np.ndarray) for part in (*found, info)):
+        if not all(isinstance(part, np.ndarray) for part in (*parts, info)):
             raise WorkError("msmodelslim returned no result")
-        for leaf, part in zip(("weight", "index"), found):
+        for leaf, part in zip(("weight", "index"), parts):
             files.write_plain(Path(f"{target}.{leaf}"), np.ascontiguousarray(part).astype(np.int8).tobytes())
         return [int(value) for value in np.asarray(info).ravel()]
 

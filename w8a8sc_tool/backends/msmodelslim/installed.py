@@ -24,10 +24,10 @@ _MARK: Final = b"# w8a8sc-executor, put here by `w8a8sc install-executor`"
 def package_folder() -> Path | None:
     """Where msmodelslim is installed; None if it is not. Nothing of it is imported."""
     try:
-        found = importlib.util.find_spec("msmodelslim")
+        spec = importlib.util.find_spec("msmodelslim")
     except (ImportError, ValueError):
         return None
-    return Path(found.origin).parent if found is not None and found.origin else None
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
 
 
 def package_version() -> str:
@@ -106,9 +106,9 @@ def choose(backend: str = "auto", executor: str | None = None) -> Backend:
         raise UsageError(f"there is no backend {backend!r}", remedy="backends: " + ", ".join(BACKENDS))
     if backend == "native" and executor:
         raise UsageError("--executor belongs to --backend msmodelslim")
-    found = installed_executor()
+    executor_kind = installed_executor()
     if backend == "auto" and executor is None:
-        if found == "vendor":
+        if executor_kind == "vendor":
             return Backend("msmodelslim", f"msmodelslim {package_version()} has an executor built with CANN", "vendor")
         reason = "there is no msmodelslim with an executor built with CANN"
         return Backend("native", reason)
@@ -118,20 +118,20 @@ def choose(backend: str = "auto", executor: str | None = None) -> Backend:
         raise MissingError(
             "msmodelslim is not installed", remedy="pip install 'w8a8sc[msmodelslim]', or --backend native"
         )
-    return Backend("msmodelslim", "as asked", _executor(executor, found))
+    return Backend("msmodelslim", "as asked", _executor(executor, executor_kind))
 
 
-def _executor(wanted: str | None, found: str | None) -> str:
+def _executor(wanted: str | None, installed: str | None) -> str:
     """vendor, builtin, or the path of an executor that exists."""
     if wanted is None:
-        if found is None:
+        if installed is None:
             raise MissingError(
                 "msmodelslim has no executor",
                 str(executor_path()),
                 "build it with CANN (compress_graph/build.sh), or give --executor builtin",
             )
-        return found
-    if wanted == "vendor" and found != "vendor":
+        return installed
+    if wanted == "vendor" and installed != "vendor":
         raise MissingError(
             "there is no executor built with CANN", str(executor_path()), "build it: compress_graph/build.sh"
         )
@@ -148,10 +148,10 @@ def environment() -> dict[str, str]:
     libraries = [str(Path(sys.base_prefix) / "lib")]
     if inherited := os.environ.get("LD_LIBRARY_PATH"):
         libraries.append(inherited)
-    found = {"LD_LIBRARY_PATH": ":".join(libraries)}
+    variables = {"LD_LIBRARY_PATH": ":".join(libraries)}
     if "PYTORCH_NPU_ALLOC_CONF" not in os.environ:
-        found["PYTORCH_NPU_ALLOC_CONF"] = "max_split_size_mb:256"
+        variables["PYTORCH_NPU_ALLOC_CONF"] = "max_split_size_mb:256"
     if "ASCEND_HOME_PATH" not in os.environ:
         # With torch_npu installed but no CANN, `import torch` itself would fail.
-        found["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-    return found
+        variables["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+    return variables

@@ -32,10 +32,10 @@ class Weights:
 
     def tensor(self, module: str, leaf: str = "weight") -> Tensor:
         """Raises InputError if the rank has no such tensor."""
-        found = self._modules.get(module, {}).get(leaf)
-        if found is None:
+        stored = self._modules.get(module, {}).get(leaf)
+        if stored is None:
             raise InputError(f"{module}.{leaf} is missing", remedy="see w8a8sc verify")
-        return found.to(self.device)
+        return stored.to(self.device)
 
     def linear(self, module: str, *, sum_over_ranks: bool = False) -> Linear:
         self.tensor(module)

@@ -75,6 +75,6 @@ class W8A8SCConfig(QuantizationConfig):  # type: ignore[misc]
             absent = next(part for part, quantization in types.items() if quantization is None)
             raise InputError(f"{module}.{absent}.weight has no type", _DESCRIPTION, "restore the file")
         if len(set(types.values())) != 1:
-            told = ", ".join(f"{part} {quantization}" for part, quantization in types.items())
-            raise InputError(f"the parts of {prefix} have different types ({told})", _DESCRIPTION, "restore the file")
+            listed = ", ".join(f"{part} {quantization}" for part, quantization in types.items())
+            raise InputError(f"the parts of {prefix} have different types ({listed})", _DESCRIPTION, "restore the file")
         return str(types[parts[0]])

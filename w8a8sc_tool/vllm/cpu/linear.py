@@ -81,9 +81,9 @@ class QuantizedMethod(LinearMethodBase):  # type: ignore[misc]
 
         def add(name: str, shape: tuple[int, ...], dtype: torch.dtype, **attributes: Any) -> None:
             # The parts of a fused layer have one scalar each, of which the last one read wins, as on the 310P.
-            told = attributes if "output_dim" in attributes else {"ignore_warning": True, **attributes}
+            settings = attributes if "output_dim" in attributes else {"ignore_warning": True, **attributes}
             parameter = Parameter(torch.empty(shape, dtype=dtype), requires_grad=False)
-            set_weight_attrs(parameter, {"weight_loader": loader, **told})
+            set_weight_attrs(parameter, {"weight_loader": loader, **settings})
             layer.register_parameter(name, parameter)
 
         if self._type in _COMPRESSED:
