@@ -20,6 +20,7 @@ from .tables import (
     TILE_FRACTALS,
     TILE_ROWS,
 )
+from .vectors import U64x8, lane, load, lower_half, upper_half
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ def copy32(source, target):
 
 @part
 def xor_bytes(address, length):
-    """XOR of the bytes at odd positions (low byte of the result) and of those at even ones; length: multiple of 32."""
-    a = b = c = d = np.uint64(0)
-    for position in range(address, address + length, 32):
-        a ^= load64(position)
-        b ^= load64(position + 8)
-        c ^= load64(position + 16)
-        d ^= load64(position + 24)
-    mixed = a ^ b ^ c ^ d
+    """XOR of the bytes at odd positions (low byte of the result) and of those at even ones; length: multiple of 128."""
+    a, b = load(U64x8, address), load(U64x8, address + 64)
+    for position in range(address + 128, address + length, 128):
+        a ^= load(U64x8, position)
+        b ^= load(U64x8, position + 64)
+    a ^= b
+    half = lower_half(a) ^ upper_half(a)
+    mixed = lane(half, 0) ^ lane(half, 1) ^ lane(half, 2) ^ lane(half, 3)
     mixed ^= mixed >> np.uint64(32)
     mixed ^= mixed >> np.uint64(16)
     return (mixed >> np.uint64(8) & np.uint64(255)) | (mixed & np.uint64(255)) << np.uint64(8)
