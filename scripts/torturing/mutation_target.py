@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from tests.codec import damage
 from w8a8sc_tool import verify
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec import EncodedMatrix, decode_matrix, encode_matrix
+from w8a8sc_tool.codec.tables import Sparsity
 from w8a8sc_tool.errors import InputError, W8A8SCError
 from w8a8sc_tool.jobs.reshard import to_checkpoint
 from w8a8sc_tool.sharded_state import manifest as manifest_file
@@ -101,32 +103,59 @@ def mutated(data: np.ndarray, chance: np.random.Generator) -> np.ndarray:
 
 
 def tiles(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> None:
-    """Compressed tiles of several kinds: weight, index and info mutated; a decoder reads not one byte too far."""
+    """Compressed tiles of several kinds, in turns: anything of their tensors mutated; and payloads that only the finer
+    rules, or none, tell from sound ones, decoded both ways. A decoder reads not one byte too far."""
     chance = np.random.default_rng(seed)
     seeds = [
         (encode_matrix(weight, sparsity=sparsity), weight.shape, sparsity)
         for sparsity in ("low", "high")
         for weight in _weights(chance)
     ]
+    coded = damage.coded_tiles(seed)
     guard = Guarded(1 << 20)
     for number, _ in enumerate(going):
-        encoded, shape, sparsity = seeds[number % len(seeds)]
-        which = int(chance.integers(0, 8))
-        index = mutated(encoded.index, chance) if which == 0 else encoded.index
-        info = encoded.info.copy()
-        if which == 1:
-            info[int(chance.integers(0, 5))] = int(chance.choice((0, 1, -1, 8, 2**31, 2**62, -(2**63))))
-        weight = guard.put(mutated(encoded.weight, chance) if which > 1 else encoded.weight)
-        out = np.zeros(shape, np.int8)
-
-        def act(weight=weight, index=index, info=info, sparsity=sparsity, out=out) -> str:
-            try:
-                decode_matrix(weight, index, info, sparsity=sparsity, out=out)
-            except ValueError:  # CodecError is one
-                return "refused"
-            return "decoded"
-
+        if number % 2:
+            act = _decode_both_ways(coded[number // 2 % len(coded)], guard, chance)
+        else:
+            act = _decode_mutated(*seeds[number // 2 % len(seeds)], guard, chance)
         tally.one(f"tile {number}", act)
+
+
+def _decode_mutated(
+    encoded: EncodedMatrix, shape: tuple[int, int], sparsity: Sparsity, guard: Guarded, chance: np.random.Generator
+) -> Callable[[], str]:
+    which = int(chance.integers(0, 8))
+    index = mutated(encoded.index, chance) if which == 0 else encoded.index
+    info = encoded.info.copy()
+    if which == 1:
+        info[int(chance.integers(0, 5))] = int(chance.choice((0, 1, -1, 8, 2**31, 2**62, -(2**63))))
+    weight = guard.put(mutated(encoded.weight, chance) if which > 1 else encoded.weight)
+    out = np.zeros(shape, np.int8)
+
+    def act() -> str:
+        try:
+            decode_matrix(weight, index, info, sparsity=sparsity, out=out)
+        except ValueError:  # CodecError is one
+            return "refused"
+        return "decoded"
+
+    return act
+
+
+def _decode_both_ways(tile: EncodedMatrix, guard: Guarded, chance: np.random.Generator) -> Callable[[], str]:
+    """A damaged tile: the fast decoder accepts what decoding one code at a time does, and names the same cause."""
+    payload = damage.damaged(tile.weight, chance)
+    if chance.random() < 0.7:
+        damage.repair_checksums(tile, payload)
+    payload = guard.put(payload)
+
+    def act() -> str:
+        (error, out), (plain_error, plain_out) = (damage.decoded(tile, payload, plain=plain) for plain in (False, True))
+        if error != plain_error or (not error and not np.array_equal(out, plain_out)):
+            raise AssertionError(f"{error or 'accepted'}; one code at a time: {plain_error or 'accepted'}")
+        return "damage refused" if error else "damage decoded"
+
+    return act
 
 
 def _weights(chance: np.random.Generator) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ def _run(kind: str, stage: Stage, rounds: int, seconds: float | None, seed: int)
         [*command, str(stage.target("reference", 2))],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(INJECT.parents[1])},
+        env=os.environ | {"PYTHONPATH": f"{INJECT.parents[1]}:{INJECT.parents[2]}"},
     )
     if ran.returncode != 0:
         part.found(f"the process ended with {ran.returncode}: {ran.stderr[-1500:]}")
