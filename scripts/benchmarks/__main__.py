@@ -29,11 +29,12 @@ def group() -> None:
 @_rounds(7)
 @_json
 @click.option("--executor", type=Path, help="A program as msmodelslim starts it [default: the vendor's, if installed].")
-def codec(rounds: int, json: str | None, executor: Path | None) -> None:
-    """Encode and decode against the plain coder, zstd, lz4, memcpy and msmodelslim's executor."""
+@click.option("--against", type=Path, help="A checkout of another version, to take turns in the same process.")
+def codec(rounds: int, json: str | None, executor: Path | None, against: Path | None) -> None:
+    """Encode and decode against the plain coder, zstd, lz4, memcpy, msmodelslim's executor and another version."""
     from .codec import run
 
-    run(rounds, json, executor)
+    run(rounds, json, executor, against)
 
 
 @group.command()

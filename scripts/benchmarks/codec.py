@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lz4.frame
@@ -21,36 +25,61 @@ from . import measure, weights
 
 SHAPE = (2048, 4096)
 EXECUTOR = "msmodelslim's executor"
+OTHER = {"W8A8SC": "W8A8SC, other version", "W16A16SC coding": "W16A16SC coding, other version"}
 
 
-def run(rounds: int, json: str | None, executor: Path | None) -> None:
-    """Print tables of ratios of speeds, of speeds and of sizes; executor: what msmodelslim would start per tensor."""
+def run(rounds: int, json: str | None, executor: Path | None, against: Path | None) -> None:
+    """Print tables of ratios of speeds, of speeds and of sizes.
+
+    executor: what msmodelslim would start per tensor; against: a checkout of another version of this project.
+    """
     if executor is None and installed_executor() == "vendor":
         executor = executor_path()
+    version = None if against is None else codec_of(against)
     ratios = [["weights", "coding", "encode / plain coder", "/ zstd -1", "/ lz4", "decode / zstd -1", "/ lz4"]]
+    versions = [["weights", "coding", "encode / other version", "decode / other version"]]
     speed = [["weights", "W8A8SC", "W16A16SC coding", "zstd -1", "lz4", "memcpy", "plain coder"]]
     size = [["weights", "W8A8SC", "W16A16SC coding", "order-0 entropy", "zstd -1", "zstd -3", "lz4"]]
     results: dict[str, Any] = {}
     for name, weight in weights.distributions(SHAPE):
-        encoding, decoding, sizes = one(weight, rounds)
+        encoding, decoding, sizes = one(weight, rounds, version)
         if executor is not None:
             encoding[EXECUTOR] = executor_seconds(executor, weight, rounds)
         results[name] = {"encode seconds": encoding, "decode seconds": decoding, "size": sizes}
-        for coding in ("W8A8SC", "W16A16SC coding"):
+        for coding in OTHER:
             others = [measure.ratio(encoding[coding], encoding[other]) for other in ("zstd -1", "lz4")]
             others += [measure.ratio(decoding[coding], decoding[other]) for other in ("zstd -1", "lz4")]
             plain = f"{measure.ratio(encoding[coding], encoding['plain coder']):.2f}" if coding == "W8A8SC" else ""
             ratios.append([name, coding, plain, *(f"{value:.2f}" for value in others)])
+            if version is not None:
+                faster = [measure.ratio(seconds[coding], seconds[OTHER[coding]]) for seconds in (encoding, decoding)]
+                versions.append([name, coding, *(f"{value:.2f}" for value in faster)])
         rates = [measure.speeds(weight.nbytes, encoding[what]) for what in speed[0][1:]]
         speed.append([name, *(f"{rate[1]:.0f}" for rate in rates)])
         size.append([name, *(f"{sizes[key]:.3f}" for key in ("low", "high", "entropy", "zstd -1", "zstd -3", "lz4"))])
         if executor is not None:
             print(f"{name}: {measure.ratio(encoding['W8A8SC'], encoding[EXECUTOR]):.1f} times msmodelslim's executor\n")
     measure.table(ratios)
+    if version is not None:
+        measure.table(versions)
     print("Encoding, MB/s:\n")
     measure.table(speed)
     measure.table(size)
     measure.save(json, "codec", results)
+
+
+def codec_of(checkout: Path) -> ModuleType:
+    """The codec of another version, beside this one's under another name, with kernels of its own."""
+    folder = checkout / "w8a8sc_tool" / "codec"
+    spec = importlib.util.spec_from_file_location(
+        "other_codec", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def executor_seconds(executor: Path, weight: weights.Int8, rounds: int) -> list[float]:
@@ -74,8 +103,11 @@ def executor_seconds(executor: Path, weight: weights.Int8, rounds: int) -> list[
 Seconds = dict[str, list[float]]
 
 
-def one(weight: weights.Int8, rounds: int) -> tuple[Seconds, Seconds, dict[str, float]]:
-    """Seconds of encoding and of decoding in each round, and sizes relative to the input."""
+def one(weight: weights.Int8, rounds: int, version: ModuleType | None) -> tuple[Seconds, Seconds, dict[str, float]]:
+    """Seconds of encoding and of decoding in each round, and sizes relative to the input.
+
+    version: another codec, of which is asked the same.
+    """
     data = weight.tobytes()
     low, high = encode_matrix(weight), encode_matrix(weight, sparsity="high")
     out = np.empty_like(weight)
@@ -97,6 +129,11 @@ def one(weight: weights.Int8, rounds: int) -> tuple[Seconds, Seconds, dict[str, 
         **{name: lambda p=packed[name]: unzstd.decompress(p, max_output_size=len(data)) for name in compressors},
         "lz4": lambda: lz4.frame.decompress(packed["lz4"]),
     }
+    if version is not None:
+        for coding, sparsity, encoded in (("W8A8SC", "low", low), ("W16A16SC coding", "high", high)):
+            tensors = encoded.weight, encoded.index, encoded.info
+            encoders[OTHER[coding]] = lambda sparsity=sparsity: version.encode_matrix(weight, sparsity=sparsity)
+            decoders[OTHER[coding]] = lambda tensors=tensors: version.decode_matrix(*tensors, out=out)
     encoding = measure.in_turns(rounds, clock=time.thread_time, **encoders)
     decoding = measure.in_turns(rounds, clock=time.thread_time, **decoders)
     sizes = {name: len(value) / len(data) for name, value in packed.items()}
