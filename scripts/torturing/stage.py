@@ -19,6 +19,7 @@ INJECT = Path(__file__).parent / "inject"
 PACKAGES = Path(w8a8sc_tool.__file__).parents[1]  # where the code under torture is
 COMMAND = (sys.executable, "-m", "w8a8sc_tool")
 SECONDS = 120.0  # what a run may take before it counts as hanging
+COMPILING_SECONDS = 900.0  # the same for the first one, which may have to compile the kernels
 MARK = "W8A8SC_TORTURE_MARK"
 
 # Small, yet with compressed layers at TP 1 and 2, a layer that the kernel cannot take, and FLOAT ones.
@@ -68,9 +69,9 @@ class Stage:
         synthesizer.MODELS["torture"] = SMALL
         synthesizer.synthesize(self.source, "torture")
         self.source_digest = digests(self.source)
-        ran = self.run(self.compress("reference"))
+        ran = self.run(self.compress("reference"), seconds=COMPILING_SECONDS)
         if ran.code != 0:
-            raise SystemExit(f"the reference run failed: {ran.stderr}")
+            raise SystemExit(f"the reference run failed with exit code {ran.code}: {ran.stderr}")
         self.references = {tp: digests(self.target("reference", tp)) for tp in (1, 2)}
 
     def target(self, output: str, tp: int) -> Path:
@@ -93,11 +94,13 @@ class Stage:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes, **named)
 
-    def run(self, arguments: list[str], settings: dict[str, Any] | None = None, **named: Any) -> Ran:
+    def run(
+        self, arguments: list[str], settings: dict[str, Any] | None = None, seconds: float = SECONDS, **named: Any
+    ) -> Ran:
         """Run the command line to its end; a run that hangs has the code -99."""
         process = self.start(arguments, settings, **named)
         try:
-            stdout, stderr = process.communicate(timeout=SECONDS)
+            stdout, stderr = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             stdout, stderr = process.communicate()
