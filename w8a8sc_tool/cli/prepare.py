@@ -56,6 +56,9 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 @click.option(
     "--preset", default="tiny", show_default=True, help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b or tiny."
 )
+@click.option(
+    "--architecture", metavar="NAME", help="As config.json spells it, in the preset's sizes [default: the preset's]."
+)
 @click.option("--layers", type=click.IntRange(1, 4096), help="Decoder layers [default: the preset's].")
 @click.option(
     "--dtype",
@@ -93,6 +96,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 def synthesize(
     folder: str,
     preset: str,
+    architecture: str | None,
     layers: int | None,
     dtype: Any,
     tied: bool,
@@ -137,6 +141,7 @@ def synthesize(
 
     path = job.synthesize(
         *(folder, preset),
+        architecture=architecture,
         layers=layers,
         dtype=dtype,
         tied=tied,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..errors import InputError
@@ -15,8 +14,6 @@ from ..io import reading
 from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES, REGISTRY, Architecture, architecture_of
 from ..sharded_state import LayerEntry, ShardedState
-
-_LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def _checkpoint(folder: Path) -> Inspection:
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)
     tensors = ((t.name, t.shape, t.nbytes) for t in checkpoint.tensors.values())
-    rows = _rows(tensors, checkpoint.description, {}, architecture_of(checkpoint.config).linear_names)
+    rows = _rows(tensors, checkpoint.description, {}, architecture_of(checkpoint.config))
     files = len({tensor.path for tensor in checkpoint.tensors.values()})
     return Inspection(folder, "checkpoint", checkpoint.config.architecture, 1, False, files, rows, checkpoint.warnings)
 
@@ -93,7 +90,7 @@ def _directory(folder: Path) -> Inspection:
         files = [file for rank in state.ranks.values() for file in rank]
         tensors = ((t.name, t.shape, t.nbytes) for file in files for t in file.tensors.values())
         architecture = _architecture(state)
-        rows = _rows(tensors, description, layers, architecture.linear_names)
+        rows = _rows(tensors, description, layers, architecture)
         sealed = state.manifest is not None
         if not sealed:
             warnings.append("no manifest: this directory was not written by w8a8sc")
@@ -111,12 +108,9 @@ def _rows(
     tensors: Iterable[tuple[str, tuple[int, ...], int]],
     description: Description | None,
     layers: dict[str, LayerEntry],
-    linears: Sequence[str],
+    table: Architecture,
 ) -> list[ModuleRow]:
-    """One row per module in the order of the model; a module's tensors on all ranks count.
-
-    linears: names of the linear layers in a decoder layer, in the order of the architecture's table.
-    """
+    """One row per module in the order of the model; a module's tensors on all ranks count."""
     sizes: dict[str, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     leaves: dict[str, set[str]] = {}
@@ -131,22 +125,22 @@ def _rows(
         entry = layers.get(module)
         weight_shape = (entry.n, entry.k) if entry else shapes.get(module)
         kind = entry.quantization if entry else _type(module, leaves[module], description)
-        match = _LAYER.search(module)
+        layer, short_name = table.split(module)
         ratio, fallback = (entry.ratio, entry.fallback) if entry else (None, None)
         rows.append(
             ModuleRow(
                 name=module,
-                layer=int(match[1]) if match else -1,
-                short_name=match[2] if match else module,
+                layer=layer,
+                short_name=short_name,
                 quantization=kind,
                 shape=weight_shape,
                 bytes=size,
                 ratio=ratio,
                 fallback=fallback,
-                linear=match is not None and match[2] in linears,
+                linear=layer >= 0 and short_name in table.linear_names,
             )
         )
-    return sorted(rows, key=lambda row: _order(row, linears))
+    return sorted(rows, key=lambda row: _order(row, table))
 
 
 def _type(module: str, leaves: set[str], description: Description | None) -> str:
@@ -161,7 +155,8 @@ def _type(module: str, leaves: set[str], description: Description | None) -> str
     return "W8A8S" if "deq_scale" in leaves else "FLOAT"
 
 
-def _order(row: ModuleRow, linears: Sequence[str]) -> tuple[int, int, int, str]:
-    """Embedding first, then the layers, then the rest; within a layer linear layers as they are computed."""
-    region = 1 if row.layer >= 0 else 0 if "embed" in row.name else 2
+def _order(row: ModuleRow, table: Architecture) -> tuple[int, int, int, str]:
+    """What stands before the layers, then these, then the rest; within a layer linear layers as they are computed."""
+    linears = table.linear_names
+    region = 1 if row.layer >= 0 else 0 if row.name in {before.name for before in table.before} else 2
     return region, row.layer, linears.index(row.short_name) if row.linear else len(linears), row.name

@@ -3,6 +3,7 @@
     architectures/  one table per file, found by listing the folder: adding a model is adding a file
     words           the words of those tables
     expand          from a row to tensors on every rank
+    sources         modules as a checkpoint has them, for who makes one
     records         what the rest of the program sees: modules, outputs, slices
     targets         releases of vLLM Ascend
 
@@ -22,6 +23,7 @@ from ..errors import Problem
 from . import architectures
 from .expand import Context, expand, indivisible
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
+from .sources import CheckpointModule, checkpoint_modules
 from .targets import DEFAULT_TARGET, TARGETS, Target
 from .words import Architecture, Linear
 
@@ -46,6 +48,7 @@ __all__ = [
     "TARGETS",
     "UNCOMPRESSED",
     "Architecture",
+    "CheckpointModule",
     "Member",
     "Module",
     "Output",
@@ -54,6 +57,7 @@ __all__ = [
     "Target",
     "architecture_of",
     "check_size",
+    "checkpoint_modules",
     "linear_members",
     "modules",
     "valid_sizes",

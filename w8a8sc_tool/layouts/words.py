@@ -149,7 +149,8 @@ class Architecture:
     """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
 
     name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added. defaults: what
-    its configuration class in transformers assumes for keys that config.json leaves out.
+    its configuration class in transformers assumes for keys that config.json leaves out. config: what the config.json
+    of published checkpoints says besides sizes and types, for checkpoints that are made up.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Architecture:
     behind: tuple[Row, ...]
     layers: str = "model.layers"
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def rows(self, config: ModelConfig) -> Iterator[tuple[Row, str, int]]:
         """Every row of a model in the order of the forward pass, with the prefix of its name and its layer, or -1."""
@@ -165,6 +167,12 @@ class Architecture:
         for number in range(config.layers):
             yield from ((row, f"{self.layers}.{number}.", number) for row in self.layer)
         yield from ((row, "", -1) for row in self.behind if not _dropped(row, config))
+
+    def split(self, module: str) -> tuple[int, str]:
+        """A module's decoder layer and its name in there; -1 and the whole name outside of them."""
+        number, dot, name = module.removeprefix(f"{self.layers}.").partition(".")
+        inside = module.startswith(f"{self.layers}.") and dot and number.isascii() and number.isdecimal()
+        return (int(number), name) if inside else (-1, module)
 
     @property
     def linear_names(self) -> tuple[str, ...]:

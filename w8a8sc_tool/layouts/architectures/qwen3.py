@@ -49,4 +49,17 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings": 32768,
         "sliding_window": 4096,
     },
+    config={
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "hidden_act": "silu",
+        "initializer_range": 0.02,
+        "max_position_embeddings": 40960,
+        "model_type": "qwen3",
+        "rms_norm_eps": 1e-06,
+        "rope_scaling": None,
+        "rope_theta": 1000000,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
 )

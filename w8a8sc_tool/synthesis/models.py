@@ -1,0 +1,47 @@
+"""The presets of `synthesize`: sizes of published models, and what their recipes do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# Standard deviation of the int8 weights that msmodelslim 26.1.0 made of small models with its published recipes: their
+# step follows each channel's spread, so that layers and models hardly differ (docs/performance.md). The 8B recipe cuts
+# off a fraction of the values, the others take a multiple of the deviation.
+_FRACTION_SIGMA: Final = 2.5
+_SIGMA_SIGMA: Final = 3.87
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sizes of a model, as `ModelConfig` names them, and what its recipe does.
+
+    float_layers: left FLOAT. m4: outlier suppression moves a shift into biases. part_bytes: how files are split (None:
+    one file). sigma: standard deviation of the int8 weights. recipe: the model type it is published for, if it is.
+    architecture: as config.json spells it.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    float_layers: tuple[str, ...]
+    m4: bool = False
+    part_bytes: int | None = None
+    sigma: float = _FRACTION_SIGMA
+    recipe: str | None = None
+    architecture: str = "Qwen3ForCausalLM"
+
+
+_EVERY_DOWN: Final = ("*.mlp.down_proj",)
+_QWEN3_8B_GATES: Final = tuple(f"model.layers.{i}.mlp.{n}_proj" for i in (1, 3, 4, 7, 16) for n in ("gate", "up"))
+MODELS: Final[dict[str, Model]] = {
+    "qwen3-8b": Model(4096, 12288, 36, 32, 8, 128, 151936, _EVERY_DOWN + _QWEN3_8B_GATES, recipe="Qwen3-8B"),
+    "qwen3-14b": Model(5120, 17408, 40, 40, 8, 128, 151936, _EVERY_DOWN, True, 4 << 30, _SIGMA_SIGMA, "Qwen3-14B"),
+    "qwen3-32b": Model(5120, 25600, 64, 64, 8, 128, 151936, _EVERY_DOWN, False, 4 << 30, _SIGMA_SIGMA, "Qwen3-32B"),
+    # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
+    "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
+}
