@@ -15,7 +15,7 @@ import w8a8sc_tool
 from w8a8sc_tool.errors import UsageError
 from w8a8sc_tool.jobs.compress import plan
 from w8a8sc_tool.jobs.reshard import reshard
-from w8a8sc_tool.planning.options import as_patterns, as_sizes
+from w8a8sc_tool.options import as_patterns, as_sizes
 
 FUNCTIONS = {
     *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "synthesize"),

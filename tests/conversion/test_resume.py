@@ -213,7 +213,7 @@ def test_a_file_that_is_removed_in_the_making(
 
     monkeypatch.setattr(RankFile, "finish", lose)
     with pytest.raises(WorkError, match="was removed or cut while it was in the making"):
-        compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, verify_output=False)
+        compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, verify=False)
     monkeypatch.undo()
     (result,) = compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
     assert digests(result.directory) == digests(sealed(2))

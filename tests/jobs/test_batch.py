@@ -31,9 +31,10 @@ def write(path: Path, content: object) -> Path:
 
 def test_the_annotated_example_is_one() -> None:
     batch = job.load(EXAMPLE)
-    assert batch.output == str(EXAMPLE.parent / "compressed")
-    assert [entry.tp for entry in batch.jobs] == [[1, 2], [4]]
-    assert set(yaml.safe_load(EXAMPLE.read_text())["jobs"][1]) >= {"model", "tp", "name", "keep", "max_ratio", "target"}
+    assert {entry.output for entry in batch.jobs} == {str(EXAMPLE.parent / "compressed")}
+    assert [entry.sizes for entry in batch.jobs] == [(1, 2), (4,)]
+    text = EXAMPLE.read_text()
+    assert all(f" {key}: " in text for key in ("model", *job.KEYS))
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,9 +48,9 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         },
     )
     first, second = job.load(file).jobs
-    assert (first.model, first.output, first.preset) == ("/models/a", "/home/somebody/out", "auto")
+    assert (first.model, first.output, first.keywords["preset"]) == ("/models/a", "/home/somebody/out", "auto")
     assert (second.model, second.output) == (f"{tmp_path}/b", "/models/o")
-    assert second.preset == f"{tmp_path}/p.yaml"
+    assert second.keywords["preset"] == f"{tmp_path}/p.yaml"
     write(file, {"jobs": [{"model": "$NOWHERE/a"}]})
     with pytest.raises(InputError, match="NOWHERE is not set"):
         job.load(file)

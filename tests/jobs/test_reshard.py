@@ -93,9 +93,9 @@ def test_tiles_are_moved_where_no_cut_goes_through_them(
 
     monkeypatch.setattr(native.MatrixEncoder, "encode", counted)
     monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
-    reshard(made("mixed", 1), tmp_path, tp=[2], verify_output=False)
+    reshard(made("mixed", 1), tmp_path, tp=[2], verify=False)
     assert encoded == []
-    reshard(made("tied", 1), tmp_path, tp=[4], verify_output=False)
+    reshard(made("tied", 1), tmp_path, tp=[4], verify=False)
     assert encoded  # 384 columns of o_proj are no whole tiles
 
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_that_would_be_refused_is_not_put_in_place(
     with pytest.raises(WorkError, match="is refused, first: model.ghost.weight is described"):
         to_checkpoint(directory, tmp_path / "back")
     with pytest.raises(WorkError, match="reading back what was written found .* errors"):
-        reshard(directory, tmp_path / "out", verify_output=False)
+        reshard(directory, tmp_path / "out", verify=False)
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["Tiny-w8a8s-310.partial"]
 
 

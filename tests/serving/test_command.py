@@ -308,7 +308,7 @@ def test_the_image_is_that_of_the_release(
 ) -> None:
     """Whatever vLLM Ascend is installed on the host that prints the line."""
     model = synthesize(tmp_path / "Model", layers=1, types=[("*.o_proj", "W8A8_DYNAMIC")])
-    (result,) = compress(model, tmp_path / "out", target=target, verify_output=False, processes=1)
+    (result,) = compress(model, tmp_path / "out", target=target, verify=False, processes=1)
     monkeypatch.setattr(job, "version_of", lambda package: "0.18.0")
     words = job.prepare_serving(result.directory, in_container=True, device_folder=tmp_path).command.words
     assert f"quay.io/ascend/vllm-ascend:{image}" in words

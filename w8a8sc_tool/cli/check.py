@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..io.amounts import size
-from .group import common, group, processes_option
+from .group import common, group
+from .options import takes
 from .output import Output
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("directory")
 @click.option("--source", help="Also compare every value with this W8A8S checkpoint.")
 @click.option("--quick", is_flag=True, help="Check sizes and structure only: no hashes, no decoding.")
-@processes_option
+@takes("processes")
 @common
 def verify(directory: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
     """Check that a sharded_state DIRECTORY is whole and, with --source, that it holds the right weights.
@@ -41,7 +42,7 @@ def verify(directory: str, source: str | None, quick: bool, processes: int | Non
 @group.command(short_help="Say whether two directories hold the same model")
 @click.argument("first")
 @click.argument("second")
-@processes_option
+@takes("processes")
 @common
 def compare(first: str, second: str, processes: int | None, as_json: bool, quiet: bool) -> int:
     """Say whether two sharded_state directories hold the same model, and what differs in their coding.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from ..errors import UsageError
 from ..io.amounts import size
-from .group import F, common, group, processes_option
+from ..options import CompressOptions
+from .group import F, common, group
+from .options import takes
 from .output import Output, duration
 
 if TYPE_CHECKING:
@@ -17,86 +19,19 @@ if TYPE_CHECKING:
     from ..conversion.convert import Compressed
     from ..conversion.preparation import Prepared
     from ..jobs.batch import Outcome
+    from ..options import CompressKeywords
     from ..planning import Plan
 
 
 @group.command(short_help="Turn a W8A8S checkpoint into directories that vLLM serves")
 @click.argument("model")
-@click.option(
-    *("--tp", "--tensor-parallel-size", "tp"),
-    type=click.IntRange(1, 1024),
-    multiple=True,
-    default=(1,),
-    show_default=True,
-    help="Tensor-parallel size to serve with; give it several times for several sizes in one pass.",
-)
+@takes("tp")
 @click.option("-o", "--output", default=".", help="Folder below which the directories are created [default: here].")
-@click.option("--name", help="The model's name in folder names [default: from MODEL].")
-@processes_option
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "native", "msmodelslim"]),
-    default="auto",
-    show_default=True,
-    help="Who compresses: this tool's codec, or msmodelslim; auto takes msmodelslim where it has an executor built "
-    "with CANN.",
-)
-@click.option(
-    "--executor",
-    metavar="vendor|builtin|PATH",
-    help="The program that msmodelslim starts for each tensor [default: the vendor's if it is installed].",
-)
-@click.option(
-    "--preset",
-    default="auto",
-    show_default=True,
-    metavar="auto|none|FILE",
-    help="The model's preset: the one that matches its config.json, none, or a YAML file of your own.",
-)
-@click.option(
-    "--keep",
-    multiple=True,
-    metavar="PATTERN",
-    help="Leave layers of this name uncompressed, * and ? as in a shell; may be given several times.",
-)
-@click.option(
-    "--max-ratio",
-    type=float,
-    help="Leave a layer W8A8S if its compressed size is this fraction of it or more [default: the preset's, 0.95].",
-)
-@click.option(
-    "--target",
-    type=click.Choice(["0.18", "0.23"]),
-    default="0.18",
-    show_default=True,
-    help="Release of vLLM Ascend that will serve; they want different tensors beside the weights.",
-)
-@click.option("--no-compress", is_flag=True, help="Write an uncompressed W8A8S directory.")
+@takes("name", "processes", "backend", "executor", "preset", "keep", "max_ratio", "target", "compress")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete.")
-@click.option("--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it.")
-@click.option("--no-verify", is_flag=True, help="Do not read the output back and check it before it is put in place.")
+@takes("overwrite", "resume", "verify")
 @common
-def compress(
-    model: str,
-    tp: tuple[int, ...],
-    output: str,
-    name: str | None,
-    processes: int | None,
-    backend: str,
-    executor: str | None,
-    preset: str,
-    keep: tuple[str, ...],
-    max_ratio: float | None,
-    target: Any,
-    no_compress: bool,
-    dry_run: bool,
-    overwrite: bool,
-    no_resume: bool,
-    no_verify: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool, **keywords: Any) -> None:
     """Compress the W8A8S checkpoint MODEL for one or more tensor-parallel sizes.
 
     \b
@@ -104,24 +39,9 @@ def compress(
       w8a8sc compress /models/Qwen3-32B-w8a8s-310 --tp 4 -o /models/compressed
     """
     from ..jobs import compress as job
-    from ..planning.options import CompressOptions
 
     out = Output(as_json=as_json, quiet=quiet, makes=not dry_run)
-    options = CompressOptions.of(
-        tp=tp,
-        name=name,
-        processes=processes,
-        max_ratio=max_ratio,
-        keep=keep,
-        preset=preset,
-        target=target,
-        compress=not no_compress,
-        backend=backend,
-        executor=executor,
-        overwrite=overwrite,
-        resume=not no_resume,
-        verify_output=not no_verify,
-    )
+    options = CompressOptions.of(cast("CompressKeywords", keywords))
     if dry_run:
         _dry_run(job.prepare(model, output, options, out), out)
         return
@@ -135,14 +55,7 @@ def _of_directory(function: F) -> F:
     """What commands take that make directories of directories."""
     for option in (
         common,
-        click.option(
-            "--no-verify", is_flag=True, help="Do not read the output back and check it before it is put in place."
-        ),
-        click.option(
-            "--no-resume", is_flag=True, help="Discard what an interrupted run left instead of going on with it."
-        ),
-        click.option("--overwrite", is_flag=True, help="Replace an existing directory once the new one is complete."),
-        processes_option,
+        takes("processes", "overwrite", "resume", "verify"),
         click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
         click.argument("directory"),
     ):
@@ -182,8 +95,8 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
     if not checkpoint:
         _reshard(directory, None, compress=False, **how)
         return
-    for name, flag in (("processes", "-j"), ("no_verify", "--no-verify"), ("no_resume", "--no-resume")):
-        if how[name]:
+    for name, flag in (("processes", "-j"), ("verify", "--no-verify"), ("resume", "--no-resume")):
+        if how[name] not in (True, None):
             raise UsageError(f"{flag} does not go with --checkpoint, which is written by one process in one go")
     from ..jobs.reshard import to_checkpoint
 
@@ -194,31 +107,12 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
 
 
 def _reshard(
-    directory: str,
-    tp: tuple[int, ...] | None,
-    *,
-    compress: bool,
-    output: str,
-    processes: int | None,
-    overwrite: bool,
-    no_resume: bool,
-    no_verify: bool,
-    as_json: bool,
-    quiet: bool,
+    directory: str, tp: tuple[int, ...] | None, *, compress: bool, output: str, as_json: bool, quiet: bool, **how: Any
 ) -> None:
     from ..jobs import reshard as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)
-    results = job.reshard(
-        *(directory, output),
-        tp=tp,
-        compress=compress,
-        processes=processes,
-        overwrite=overwrite,
-        resume=not no_resume,
-        verify_output=not no_verify,
-        progress=out,
-    )
+    results = job.reshard(directory, output, tp=tp, compress=compress, progress=out, **how)
     out.document([_compressed_document(result) for result in results])
     for result in results:
         _show_compressed(result, out)
@@ -236,7 +130,7 @@ def _reshard(
 @click.option(
     "--ray-address", metavar="ADDRESS", help="Address of the Ray cluster [default: the one this machine belongs to]."
 )
-@processes_option
+@takes("processes")
 @common
 def batch(file: str, engine: Any, ray_address: str | None, processes: int | None, as_json: bool, quiet: bool) -> int:
     """Carry out all conversions of a batch FILE (YAML).

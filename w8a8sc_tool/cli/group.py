@@ -26,14 +26,6 @@ def common(function: F) -> F:
     return function
 
 
-processes_option = click.option(
-    "-j",
-    "--processes",
-    type=click.IntRange(1, 1024),
-    help="Number of worker processes [default: as many as cores and memory allow].",
-)
-
-
 class Sections(click.Group):
     """A group whose help lists its commands by what they are for, in the order of a first use."""
 

@@ -59,7 +59,7 @@ class Conversion:
                 self._make(earlier)
             manifests = [draft.finished or self._seal(draft) for draft in self._drafts]
             for draft in self._drafts:
-                self._read_back(draft, quick=not self._settings.verify_output and draft.finished is None)
+                self._read_back(draft, quick=not self._settings.verify and draft.finished is None)
             for draft in self._drafts:
                 draft.sealed.publish()
         return manifests

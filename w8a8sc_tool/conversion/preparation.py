@@ -41,7 +41,7 @@ class Settings:
     processes: int | None = None
     overwrite: bool = False
     resume: bool = True
-    verify_output: bool = True
+    verify: bool = True
 
     def check(self) -> None:
         """Raises UsageError for what cannot work wherever it is tried."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast, get_type_hints
 
 import msgspec
 
@@ -15,8 +15,7 @@ from ..conversion.convert import Compressed
 from ..errors import InputError, Problem, UsageError, W8A8SCError
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
-from ..layouts import DEFAULT_TARGET, Target
-from ..planning.options import CompressOptions
+from ..options import CompressKeywords, CompressOptions
 from ..planning.preset import shipped_file
 from ..sharded_state import check_access
 from ..text import is_utf8
@@ -31,53 +30,52 @@ _PRESET_FILE: Final = re.compile(r"/|\.ya?ml$")
 _VARIABLE: Final = re.compile(r"\$(\w+|\{[^}]*\})")
 
 
-class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One conversion: the options of `w8a8sc compress` under their names."""
+# All workers are alike to a batch, which says once how many there are.
+KEYS: Final = tuple(option.name for option in fields(CompressOptions) if option.name != "processes")
+_DEFAULTS: Final = {option.name: option.default for option in fields(CompressOptions)}
+_TYPES: Final = get_type_hints(CompressKeywords)
+_Keys: Any = msgspec.defstruct(
+    "Job",
+    [("model", str), ("output", str | None, None), *((name, _TYPES[name], _DEFAULTS[name]) for name in KEYS)],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a batch file holds."""
+
+    jobs: list[_Keys]
+    output: str = "."
+    processes: int | None = None
+    stop_on_failure: bool = False
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One conversion: its checkpoint, the folder below which it writes, and the options of `compress` in KEYS."""
 
     model: str
-    tp: int | list[int] = 1
-    output: str | None = None
-    name: str | None = None
-    preset: str = "auto"
-    keep: str | list[str] = []
-    max_ratio: float | None = None
-    target: Target = DEFAULT_TARGET
-    compress: bool = True
-    backend: str = "auto"
-    executor: str | None = None
-    overwrite: bool = False
-    verify: bool = True
+    output: str
+    keywords: dict[str, Any]
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The tensor-parallel sizes as they were given."""
-        return (self.tp,) if isinstance(self.tp, int) else tuple(self.tp)
+        tp = self.keywords["tp"]
+        return (tp,) if isinstance(tp, int) else tuple(tp)
 
     def options(self, processes: int | None) -> CompressOptions:
         """What `compress` is asked for; raises UsageError if it cannot be."""
-        return CompressOptions.of(
-            tp=self.tp,
-            keep=self.keep,
-            name=self.name,
-            processes=processes,
-            max_ratio=self.max_ratio,
-            preset=self.preset,
-            target=self.target,
-            compress=self.compress,
-            backend=self.backend,
-            executor=self.executor,
-            overwrite=self.overwrite,
-            verify_output=self.verify,
-        )
+        return CompressOptions.of(cast("CompressKeywords", {**self.keywords, "processes": processes}))
 
 
-class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A batch file. output: where jobs write that do not say; processes: workers of each conversion."""
+@dataclass(frozen=True)
+class Batch:
+    """What a batch file asks for, with whole paths. processes: workers of each conversion."""
 
     jobs: list[Job]
-    output: str = "."
-    processes: int | None = None
-    stop_on_failure: bool = False
+    processes: int | None
+    stop_on_failure: bool
 
 
 @dataclass(frozen=True)
@@ -104,25 +102,24 @@ def load(path: Path) -> Batch:
     """
     content = parse_yaml(read_small(path, _LARGEST), str(path))
     try:
-        batch = msgspec.convert(content, Batch)
+        file = msgspec.convert(content, _File)
     except (msgspec.ValidationError, RecursionError) as error:
         remedy = f"{shipped_file('batch.yaml')} explains the keys"
         raise InputError(f"not a batch file ({error})", str(path), remedy) from None
-    if not batch.jobs:
+    if not file.jobs:
         raise InputError("it names no jobs", str(path))
-    if batch.processes is not None and batch.processes < 1:
+    if file.processes is not None and file.processes < 1:
         raise InputError("processes is not positive", str(path))
-    output = _path(batch.output, path)
-    jobs = [
-        msgspec.structs.replace(
-            job,
-            model=_path(job.model, path),
-            output=_path(job.output, path) if job.output is not None else output,
-            preset=_path(job.preset, path) if _PRESET_FILE.search(job.preset) else job.preset,
-        )
-        for job in batch.jobs
-    ]
-    return msgspec.structs.replace(batch, jobs=jobs, output=output)
+    output = _path(file.output, path)
+    return Batch([_job(keys, output, path) for keys in file.jobs], file.processes, file.stop_on_failure)
+
+
+def _job(keys: Any, output: str, path: Path) -> Job:
+    """A job with whole paths. keys: a _Keys. output: where it writes if it does not say."""
+    keywords = {name: getattr(keys, name) for name in KEYS}
+    if _PRESET_FILE.search(keys.preset):
+        keywords["preset"] = _path(keys.preset, path)
+    return Job(_path(keys.model, path), output if keys.output is None else _path(keys.output, path), keywords)
 
 
 def _path(text: str, file: Path) -> str:
@@ -152,7 +149,7 @@ def run_batch(
     progress = progress or Silent()
     batch = load(Path(path))
     if processes is not None:
-        batch = msgspec.structs.replace(batch, processes=processes)
+        batch = replace(batch, processes=processes)
     total = _check(batch, Path(path))
     if engine == "ray":
         from .batch_ray import run_on_ray
@@ -181,7 +178,7 @@ def _check(batch: Batch, path: Path) -> list[int]:
     total = []
     for number, job in enumerate(batch.jobs, 1):
         try:
-            understood = understand(job.model, job.output or ".", job.options(batch.processes))
+            understood = understand(job.model, job.output, job.options(batch.processes))
             total.append(understood.plans[0].source_bytes)
         except W8A8SCError as error:
             problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
@@ -199,7 +196,9 @@ def _targets_in_the_way(batch: Batch, path: Path) -> Iterator[Problem]:
             for target in _targets(job):
                 if target in seen:
                     yield Problem(f"jobs {seen[target]} and {number} make the same {target}", str(path))
-                elif job.overwrite or not reading.is_folder(target):  # one that is there may be the result already
+                elif job.keywords["overwrite"] or not reading.is_folder(
+                    target
+                ):  # one that is there may be the result already
                     check_access(target)
                 seen.setdefault(target, number)
         except InputError as error:
@@ -210,16 +209,16 @@ def _targets(job: Job) -> list[Path]:
     from ..conversion.preparation import target_folder
     from .compress import model_name
 
-    kind = "w8a8sc" if job.compress else "w8a8s"
-    name = job.name or model_name(Path(job.model))
-    return [target_folder(Path(job.output or "."), name, tp, kind) for tp in job.sizes]
+    kind = "w8a8sc" if job.keywords["compress"] else "w8a8s"
+    name = job.keywords["name"] or model_name(Path(job.model))
+    return [target_folder(Path(job.output), name, tp, kind) for tp in job.sizes]
 
 
 def carry_out(job: Job, processes: int | None, progress: Progress) -> Outcome:
     """Do one job; a failure is an outcome too."""
     sizes = job.sizes
     try:
-        results = compress_with(job.model, job.output or ".", job.options(processes), progress)
+        results = compress_with(job.model, job.output, job.options(processes), progress)
     except W8A8SCError as error:
         return Outcome(job.model, sizes, "failed", str(error))
     return _outcome(job, results)

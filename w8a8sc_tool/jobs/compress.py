@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,15 +19,18 @@ from ..conversion.preparation import Prepared, Settings
 from ..conversion.preparation import prepare as conversion_prepare
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.names import given_name
-from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target
+from ..layouts import ARCHITECTURES
+from ..options import CompressKeywords, CompressOptions, shows_keywords
 from ..planning import Options, Plan, Preset, make_plan
 from ..planning import preset as presets
-from ..planning.options import CompressOptions
 from ..planning.patterns import matches
 from ..planning.plan import names_of
 from ..planning.preset import deviations
 from ..text import is_utf8
 from ..workers.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _NAME_SUFFIX: Final = re.compile(r"[-_.]w8a8s([-_.]310p?)?$", re.IGNORECASE)
 
@@ -38,43 +41,19 @@ def model_name(model: Path) -> str:
     return _NAME_SUFFIX.sub("", name) or name or "model"
 
 
+@shows_keywords
 def plan(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] = ".",
     *,
-    tp: int | Sequence[int] = (1,),
-    name: str | None = None,
-    processes: int | None = None,
-    max_ratio: float | None = None,
-    keep: str | Sequence[str] = (),
-    preset: str = "auto",
-    target: Target = DEFAULT_TARGET,
-    compress: bool = True,
-    backend: str = "auto",
-    executor: str | None = None,
-    overwrite: bool = False,
-    resume: bool = True,
     progress: Progress | None = None,
+    **options: Unpack[CompressKeywords],
 ) -> list[Plan]:
     """What `compress` would do with the same arguments, one plan per tensor-parallel size; nothing is written.
 
     It is prepared in the same way, so this raises whatever `compress` raises before its work begins.
     """
-    options = CompressOptions.of(
-        tp=tp,
-        name=name,
-        processes=processes,
-        max_ratio=max_ratio,
-        keep=keep,
-        preset=preset,
-        target=target,
-        compress=compress,
-        backend=backend,
-        executor=executor,
-        overwrite=overwrite,
-        resume=resume,
-    )
-    return list(prepare(model, output, options, progress or Silent()).plans)
+    return list(prepare(model, output, CompressOptions.of(options), progress or Silent()).plans)
 
 
 @dataclass(frozen=True)
@@ -102,7 +81,7 @@ def understand(model: str | os.PathLike[str], output: str | os.PathLike[str], op
         processes=options.processes,
         overwrite=options.overwrite,
         resume=options.resume,
-        verify_output=options.verify_output,
+        verify=options.verify,
     )
     settings.check()
     output_options = Options(
@@ -143,24 +122,13 @@ def _plans(checkpoint: Checkpoint, sizes: Sequence[int], options: Options, prese
     return [msgspec.structs.replace(item, warnings=(*item.warnings, *differing)) for item in plans]
 
 
+@shows_keywords
 def compress(
     model: str | os.PathLike[str],
     output: str | os.PathLike[str] = ".",
     *,
-    tp: int | Sequence[int] = (1,),
-    name: str | None = None,
-    processes: int | None = None,
-    max_ratio: float | None = None,
-    keep: str | Sequence[str] = (),
-    preset: str = "auto",
-    target: Target = DEFAULT_TARGET,
-    compress: bool = True,
-    backend: str = "auto",
-    executor: str | None = None,
-    overwrite: bool = False,
-    resume: bool = True,
-    verify_output: bool = True,
     progress: Progress | None = None,
+    **options: Unpack[CompressKeywords],
 ) -> list[Compressed]:
     """Compress a W8A8S checkpoint for each tensor-parallel size into a sealed directory below `output`.
 
@@ -169,29 +137,14 @@ def compress(
     name or a file; it gives defaults for max_ratio (a layer that compresses to this fraction or more stays W8A8S) and
     adds to keep (a pattern, or several, of layers to leave uncompressed). target: the vLLM Ascend release of the keys
     that are written. compress: False for an uncompressed W8A8S directory. backend, executor: who compresses, see
-    backends.msmodelslim.choose. resume: go on with what an interrupted run left. verify_output: read everything back
+    backends.msmodelslim.choose. resume: go on with what an interrupted run left. verify: read everything back
     and check it before it is put in place.
 
     The checkpoint is read, and every tile encoded, once for all sizes together. Raises InputError, with all problems in
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.
     A directory that holds this result already is reported, not made again.
     """
-    options = CompressOptions.of(
-        tp=tp,
-        name=name,
-        processes=processes,
-        max_ratio=max_ratio,
-        keep=keep,
-        preset=preset,
-        target=target,
-        compress=compress,
-        backend=backend,
-        executor=executor,
-        overwrite=overwrite,
-        resume=resume,
-        verify_output=verify_output,
-    )
-    return carry_out(model, output, options, progress or Silent())
+    return carry_out(model, output, CompressOptions.of(options), progress or Silent())
 
 
 def carry_out(

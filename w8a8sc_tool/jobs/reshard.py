@@ -27,8 +27,8 @@ from ..io.limits import noting
 from ..io.names import given_name
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
+from ..options import as_sizes
 from ..planning import Options, make_plan, side_files
-from ..planning.options import as_sizes
 from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState, check_target, partial_of
 from ..sharded_state.manifest import options_of
@@ -83,7 +83,7 @@ def reshard(
     processes: int | None = None,
     overwrite: bool = False,
     resume: bool = True,
-    verify_output: bool = True,
+    verify: bool = True,
     progress: Progress | None = None,
 ) -> list[Compressed]:
     """Make directories for other tensor-parallel sizes from one directory alone, without its source.
@@ -100,7 +100,7 @@ def reshard(
         if not compress:
             options = msgspec.structs.replace(options, compress=False, backend="native")
         plans = [make_plan(source.checkpoint, size, options) for size in sizes or [source.tp]]
-        settings = Settings(Path(output), source.name, NATIVE, processes, overwrite, resume, verify_output)
+        settings = Settings(Path(output), source.name, NATIVE, processes, overwrite, resume, verify)
         return convert(prepare(source.checkpoint, plans, settings, progress), progress)
 
 

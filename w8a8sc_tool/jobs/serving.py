@@ -19,9 +19,9 @@ from ..io import reading
 from ..io.folders import is_sharded_state
 from ..io.names import given_name
 from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
+from ..options import as_sizes
 from ..planning import Options, make_plan
 from ..planning import preset as presets
-from ..planning.options import as_sizes
 from ..serving import Command, Estimate, Service, build, container, cpu, estimate
 from ..serving.chips import VARIABLE, needed, parse_chips
 from ..serving.command import MOUNTS, capture_warning, release_of

@@ -5,7 +5,6 @@
     expand          from a row to tensors on every rank
     sources         modules as a checkpoint has them, for who makes one
     records         what the rest of the program sees: modules, outputs, slices
-    targets         releases of vLLM Ascend
 
 docs/extending.md says how to add an architecture. Nothing is read here.
 """
@@ -20,11 +19,11 @@ from typing import Final
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
+from ..targets import DEFAULT_TARGET, TARGETS, Target
 from . import architectures
 from .expand import Context, expand, indivisible
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .sources import CheckpointModule, checkpoint_modules
-from .targets import DEFAULT_TARGET, TARGETS, Target
 from .words import Architecture, Linear
 
 _LARGEST_TP: Final = 64  # sizes that are tried when a message lists those that work

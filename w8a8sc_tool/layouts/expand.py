@@ -9,8 +9,8 @@ from typing import Final
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
+from ..targets import Target
 from .records import FLOATING, UNCOMPRESSED, Conversion, Member, Module, Output, Slice, Source
-from .targets import Target
 from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Row, padded
 
 SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import InputError
+from ..targets import DEFAULT_TARGET
 from .expand import Context, expand
 from .records import Source
-from .targets import DEFAULT_TARGET
 from .words import Architecture, Embedding, Linear, Norm, Row
 
 

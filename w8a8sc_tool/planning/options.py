@@ -1,20 +1,20 @@
-"""What callers ask for, in the forms that the rest of the program counts on, and what a directory says of it."""
+"""The options that change the output, with presets and defaults resolved: what a plan and a directory say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from ..errors import Problem, UsageError
-from ..layouts import DEFAULT_TARGET, TARGETS, Target
+from ..targets import DEFAULT_TARGET, TARGETS, Target
 
 DEFAULT_MAX_RATIO: Final = 0.95
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What changes the output besides its input.
+    """What changes the output besides its input: the options of `compress` that are marked so (w8a8sc_tool.options).
 
     max_ratio: the ratio from which on a layer stays as it is. keep: patterns of layers to leave uncompressed. target:
     the vLLM Ascend release whose keys are written. preset: the name of the one that was used. compress: False leaves
@@ -41,32 +41,6 @@ class Options(msgspec.Struct, frozen=True):
                 f"max ratio {self.max_ratio:g} is not between 0 and 1",
                 remedy="a compressed weight as large as the original would be refused by vLLM's loader",
             )
-
-
-class CompressOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that `compress` may be asked for beside its input and output, with the defaults of all its callers.
-
-    Made by `of`. The command's options, the API's keywords and the keys of a batch file's jobs are these.
-    """
-
-    tp: tuple[int, ...] = (1,)
-    name: str | None = None
-    processes: int | None = None
-    max_ratio: float | None = None
-    keep: tuple[str, ...] = ()
-    preset: str = "auto"
-    target: Target = DEFAULT_TARGET
-    compress: bool = True
-    backend: str = "auto"
-    executor: str | None = None
-    overwrite: bool = False
-    resume: bool = True
-    verify_output: bool = True
-
-    @classmethod
-    def of(cls, *, tp: int | Sequence[int] = (1,), keep: str | Iterable[str] = (), **others: Any) -> CompressOptions:
-        """Options from what callers write; raises UsageError for sizes or patterns that are none."""
-        return cls(tp=as_sizes(tp), keep=as_patterns(keep), **others)
 
 
 def from_document(content: Mapping[str, Any], where: str) -> tuple[Options, list[Problem]]:
@@ -104,26 +78,3 @@ def same_options(content: object, options: Options) -> bool:
 
 
 _UPGRADE: Final = "use the version that made it, or a later one"
-
-
-def as_sizes(tp: int | Sequence[int]) -> tuple[int, ...]:
-    """Tensor-parallel sizes, of which there is at least one, each once; a number stands for itself alone.
-
-    Raises UsageError for anything else.
-    """
-    sizes = (tp,) if isinstance(tp, int) else tuple(tp)
-    if not sizes or len(set(sizes)) != len(sizes):
-        raise UsageError("tensor-parallel sizes must be given, each once")
-    for size in sizes:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise UsageError(f"tensor-parallel size {size!r} is not a positive number")
-    return sizes
-
-
-def as_patterns(keep: str | Iterable[str]) -> tuple[str, ...]:
-    """Patterns of layers; a text is one pattern. Raises UsageError for what is no text."""
-    patterns = (keep,) if isinstance(keep, str) else tuple(keep)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise UsageError(f"{pattern!r} is not a pattern of layers' names")
-    return patterns

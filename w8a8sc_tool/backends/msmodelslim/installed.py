@@ -13,8 +13,7 @@ from typing import Final, Literal
 
 from ...errors import InputError, MissingError, UsageError
 from ...io import files, reading
-
-BACKENDS: Final = ("auto", "native", "msmodelslim")
+from ...options import BACKENDS
 
 # Where msmodelslim looks for its executor, in its own folder; the spelling is theirs.
 _EXECUTOR: Final = Path("pytorch", "weight_compression", "compress_graph", "build", "compress_excutor")
