@@ -10,8 +10,18 @@ import numpy as np
 from w8a8sc_tool.codec import encode_vectors as coder
 from w8a8sc_tool.codec.dictionary import rank_bytes
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
+from w8a8sc_tool.codec.encode_low import LOW_CODES, LOW_UNITS
 from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE
+from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE, fill_tables
+from w8a8sc_tool.codec.symbols import (
+    CODES_AT,
+    NEXT_FAR_AT,
+    SEGMENTS_AT,
+    count_symbols,
+    fill_symbol_tables,
+    look_up,
+    put_far,
+)
 from w8a8sc_tool.codec.tables import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
 from w8a8sc_tool.codec.tiling import deal_tile
 from w8a8sc_tool.codec.vectors import U64x4, lane, load, splat, store
@@ -49,13 +59,14 @@ def _encode(steps, source, stride, n, k, target, scratch):  # type: ignore[no-un
             if steps > 1 and not coder.find_symbols(scratch, SHARE_BYTES, common):
                 return np.int64(-1)
             if steps > 2:
-                coder.count_symbols(scratch, SHARE_BYTES, common, totals)
+                count_symbols(scratch, SHARE_BYTES, common, totals)
             if steps > 3:
                 rank_bytes(totals, 36, dictionary)
             if steps > 8:
                 done += coder.code_symbols(scratch, SHARE_BYTES, dictionary, codes, units, target, 0, 0, 0)
             elif steps > 4:
-                coder.fill_symbol_tables(scratch, dictionary, codes, units)
+                fill_tables(dictionary, 36, LOW_CODES, LOW_UNITS, 0, codes, units)
+                fill_symbol_tables(scratch, 0, codes, units)
                 done += _code_chunks(steps, scratch, target)
     return done
 
@@ -65,15 +76,15 @@ def _code_chunks(steps, scratch, target):  # type: ignore[no-untyped-def]
     """The steps that go chunk by chunk, as `code_symbols` does them."""
     packet = used = splat(U64x4, 0)
     places = splat(U64x4, 40)
-    store(scratch + coder._NEXT_FAR_AT, load(U64x4, scratch + coder._SEGMENTS_AT))
-    for begin in range(0, SHARE_BYTES, coder._CHUNK):
+    store(scratch + NEXT_FAR_AT, load(U64x4, scratch + SEGMENTS_AT))
+    for begin in range(0, SHARE_BYTES, coder.CHUNK):
         for engine in range(4):
             if steps > 5:
-                coder.look_up(scratch, engine, begin, coder._CHUNK)
+                look_up(scratch, engine, begin, coder.CHUNK, scratch + CODES_AT + 8 * engine, 32)
             if steps > 6:
-                coder.put_far(scratch, engine, begin, begin + coder._CHUNK)
+                put_far(scratch, engine, begin, begin + coder.CHUNK, scratch + CODES_AT + 8 * engine, 32)
         if steps > 7:
-            packet, used, places = coder.merge_and_cut(scratch, coder._CHUNK, packet, used, places, target)
+            packet, used, places = coder.merge_and_cut(scratch, coder.CHUNK, packet, used, places, target)
     return np.int64(lane(places, 0))
 
 

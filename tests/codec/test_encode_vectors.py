@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 from w8a8sc_tool.codec import encode_matrix
 from w8a8sc_tool.codec import encode_vectors as coder
+from w8a8sc_tool.codec import symbols as tile_symbols
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
-from w8a8sc_tool.codec.encode_low import code_low_plainly
+from w8a8sc_tool.codec.encode_low import LOW_CODES, LOW_UNITS, code_low_plainly
 from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE
+from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE, fill_tables
 
 from . import reference
 from .plain_kernel import encode_plainly
 from .weights import matrices, runs, sparse
 
-NEAR = range(-14, 14)
-SINGLE, PAIR, SKIP, FAR = 28, 29, 30, 31
+NEAR = range(-13, 13)
+SINGLE, PAIR, SKIP, FAR = 26, 27, 30, 31
 
 # ---- one tile, step by step ----
 
@@ -51,7 +52,7 @@ class Tile:
 
     def indices(self) -> np.ndarray:
         """uint16 [4, length / 2]."""
-        begin = coder._INDICES_AT
+        begin = tile_symbols.INDICES_AT
         rows = self.memory[begin : begin + 4 * SHARE_BYTES].view(np.uint16).reshape(4, -1)
         return rows[:, : self.length // 2]
 
@@ -62,12 +63,12 @@ class Tile:
 
     def segments(self) -> list[int]:
         """Where each engine's part of the list begins in scratch memory, and where it ends."""
-        begin = coder._SEGMENTS_AT
+        begin = tile_symbols.SEGMENTS_AT
         addresses = self.memory[begin : begin + 40].copy().view(np.uint64) - np.uint64(address_of(self.memory))
         return addresses.tolist()  # type: ignore[no-any-return]
 
     def checksums(self) -> list[int]:
-        return self.memory[coder._CHECKSUMS_AT : coder._CHECKSUMS_AT + 32].copy().view(np.uint64).tolist()  # type: ignore[no-any-return]
+        return self.memory[tile_symbols.CHECKSUMS_AT : tile_symbols.CHECKSUMS_AT + 32].copy().view(np.uint64).tolist()  # type: ignore[no-any-return]
 
 
 @numba.njit
@@ -77,7 +78,7 @@ def _find_symbols(scratch, length, common):  # type: ignore[no-untyped-def]
 
 @numba.njit
 def _count_symbols(scratch, length, common, totals):  # type: ignore[no-untyped-def]
-    coder.count_symbols(scratch, length, common, totals)
+    tile_symbols.count_symbols(scratch, length, common, totals)
 
 
 def symbols_of(share: np.ndarray, common: int) -> list[int]:
@@ -92,7 +93,7 @@ def symbols_of(share: np.ndarray, common: int) -> list[int]:
             else:
                 symbols.append(SINGLE)
         else:
-            symbols.append(value + 14 if value in NEAR else FAR)
+            symbols.append(value + 13 if value in NEAR else FAR)
     return symbols
 
 
@@ -156,12 +157,12 @@ def test_too_many_far_bytes_are_refused_as_soon_as_they_are() -> None:
             shares[:share, 7::8] = 100  # 1/8
             shares[share, begin:] = 100
             tile = Tile(shares)
-            guard = tile.memory[coder._FAR_AT + 2 * coder._MOST_FAR :].copy()
+            behind = tile.memory[tile_symbols.COUNTS_AT :].copy()
             accepted = tile.find_symbols(0)
             assert accepted == (begin == SHARE_BYTES)
             if accepted:
                 most = max(most, len(tile.far()))
-            np.testing.assert_array_equal(tile.memory[coder._COUNTS_AT :], guard[coder._COUNTS_AT - len(tile.memory) :])
+            np.testing.assert_array_equal(tile.memory[tile_symbols.COUNTS_AT :], behind)
     assert most == 3 * SHARE_BYTES // 8
 
 
@@ -175,21 +176,22 @@ def test_a_crowd_of_far_bytes_is_allowed() -> None:
 
 @numba.njit
 def _fill_tables(scratch, dictionary, codes, units):  # type: ignore[no-untyped-def]
-    coder.fill_symbol_tables(scratch, dictionary, codes, units)
+    fill_tables(dictionary, 36, LOW_CODES, LOW_UNITS, 0, codes, units)
+    tile_symbols.fill_symbol_tables(scratch, 0, codes, units)
 
 
 def test_the_table_holds_the_codes_of_all_pairs_of_symbols() -> None:
     dictionary = np.random.default_rng(0).permutation(256)[:36].astype(np.uint8)
     memory = np.zeros(SCRATCH_BYTES, np.uint8)
     _fill_tables(address_of(memory), dictionary, np.empty(CODES, np.uint64), np.empty(CODES, np.uint8))
-    table = memory[coder._TABLE_AT : coder._TABLE_AT + 4096].view(np.uint32).tolist()
+    table = memory[tile_symbols.TABLE_AT : tile_symbols.TABLE_AT + 4096].view(np.uint32).tolist()
     ranks = {int(byte): reference.bits(*code) for byte, code in zip(dictionary[1:], reference.LOW_CODES)}
     ranks[int(dictionary[0])] = "000"
 
     def code(symbol: int) -> str:
         if symbol >= SINGLE:
-            return {SINGLE: "000", PAIR: "001", SKIP: "", FAR: ""}[symbol]
-        byte = (symbol - 14) % 256
+            return {SINGLE: "000", PAIR: "001", SKIP: "", FAR: ""}.get(symbol, "000")
+        byte = (symbol - 13) % 256
         return ranks.get(byte, "1111" + f"{byte:08b}")
 
     for first in range(32):
@@ -406,14 +408,14 @@ def before_a_guard(size):
     assert libc.mprotect(address, ctypes.c_size_t(page), 0) == 0  # PROT_NONE
     return array[whole - size : whole]
 
-def run(rows, tiles, dictionaries):
+def run(rows, tiles, dictionaries, high=0):
     source = before_a_guard(128 * 256 * tiles).reshape(128, -1)
     source[:] = rows.view(np.uint8)
     target = before_a_guard(TILE_BYTES * tiles + encode.TARGET_SLACK)
     target[:] = 0xCC
     scratch = before_a_guard(encode.SCRATCH_BYTES)
     index = np.zeros(tiles, np.uint64)
-    used = encode.encode_tiles(source.ctypes.data, 256 * tiles, 0, 128, 256 * tiles, 0, 1, 0, dictionaries,
+    used = encode.encode_tiles(source.ctypes.data, 256 * tiles, 0, 128, 256 * tiles, 0, 1, high, dictionaries,
                                target.ctypes.data, index, scratch.ctypes.data)
     assert used <= TILE_BYTES * tiles
     return int((target[TILE_BYTES * tiles:] != 0xCC).sum()), [int(entry) >> 15 & 1 for entry in index]
@@ -429,7 +431,8 @@ late = noise.copy()  # the first tile fills the target; the last one's bypass, d
 late[:, 256:] = random.integers(-9, 9, (128, 256))
 far = np.where(random.random((32, 160)) < 0.75, random.integers(14, 242, (32, 160)), 5)
 late[np.arange(128) % 8 >= 6, 352:] = far.astype(np.uint8).view(np.int8)
-print(json.dumps([run(near, 2, none), run(late, 2, none), run(noise, 2, none), run(long, 2, foreign)]))
+print(json.dumps([run(near, 2, none), run(late, 2, none), run(noise, 2, none), run(long, 2, foreign)]
+                 + [run(rows, 2, none, high=1) for rows in (near, late, noise, np.where(near < 12, 0, near))]))
 """
 
 
@@ -441,10 +444,11 @@ def test_nothing_outside_of_the_buffers_is_touched() -> None:
     """
     result = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
-    (near, coded), (late, bypass), (_, raw), (most, foreign) = json.loads(result.stdout)
+    (near, coded), (late, bypass), (_, raw), (most, foreign), *high = json.loads(result.stdout)
     assert (coded, bypass, raw, foreign) == ([1, 1], [0, 0], [0, 0], [0, 0])
     assert near == 0 and late > 0
     assert 0.75 * TARGET_SLACK < most <= TARGET_SLACK
+    assert [tiles for _, tiles in high] == [[1, 1], [0, 0], [0, 0], [1, 1]]
 
 
 # ---- processors with narrower vectors ----

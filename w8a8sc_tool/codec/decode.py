@@ -9,7 +9,7 @@ import numpy as np
 
 from .encode import SCRATCH_BYTES as ENCODER_SCRATCH_BYTES
 from .encode import TARGET_SLACK
-from .encode_high import code_high
+from .encode_high import code_high_plainly
 from .encode_low import code_low_plainly
 from .groups import TABLE_ALIGNMENT, TABLE_BYTES, decode_groups
 from .jit import copied_part, kernel, part
@@ -101,7 +101,7 @@ def _is_canonical(payload, bytes_, length, high, buffers):
     scratch, dictionary, codes, units = buffers
     again = scratch + _PAYLOAD_AT
     if high:
-        coded = code_high(scratch, length, dictionary, codes, units, again)
+        coded = code_high_plainly(scratch, length, dictionary, codes, units, again)
     else:  # the faster coder of the same bytes would take longer to compile than it ever saves here
         coded = code_low_plainly(scratch, length, dictionary, codes, units, again)
     if coded != bytes_:

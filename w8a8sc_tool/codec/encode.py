@@ -1,20 +1,22 @@
 """The encoder: tiles of a row-major matrix to payloads and index entries."""
 
-# A tile is dealt out to the four engines' shares, counted, its bytes are ranked, and its shares are coded, which each
-# mode does in a file of its own. Two coders give the same bytes in low-sparse mode: one that takes many bytes at a time
-# (encode_vectors) and one for tiles with too many bytes far from 0 for that (encode_low).
+# A tile is dealt out to the four engines' shares, counted, its bytes are ranked, and its shares are coded. Two coders
+# of each mode give the same bytes: one that takes many bytes at a time (encode_vectors, encode_high_vectors) and a
+# plain one for tiles with too many bytes far from 0 for that, or too many long runs (encode_low, encode_high).
 
 from __future__ import annotations
 
 import numpy as np
 
-from . import encode_high, encode_low, encode_vectors
+from . import encode_high, encode_high_vectors, encode_low, encode_vectors
 from .dictionary import count_bytes, rank_bytes, sum_counts
-from .encode_high import code_high
+from .encode_high import code_high_plainly
+from .encode_high_vectors import code_runs, find_runs
 from .encode_low import code_low_plainly
-from .encode_vectors import code_symbols, count_symbols, find_symbols, is_near
+from .encode_vectors import code_symbols, find_symbols
 from .jit import kernel, part
 from .streams import CODES, SHARE_STRIDE, store_raw
+from .symbols import count_symbols, is_near
 from .tiling import deal_tile
 
 __all__ = [
@@ -29,7 +31,25 @@ __all__ = [
 
 TARGET_SLACK = encode_vectors.TARGET_SLACK  # by how many bytes a payload may grow past the tile until bypass is due
 # Scratch memory begins with the four shares; what lies behind is only one coder's at a time.
-SCRATCH_BYTES = max(encode_low.SCRATCH_BYTES, encode_high.SCRATCH_BYTES, encode_vectors.SCRATCH_BYTES)
+SCRATCH_BYTES = max(coder.SCRATCH_BYTES for coder in (encode_low, encode_high, encode_vectors, encode_high_vectors))
+
+
+@part
+def _find(scratch, length, high, common):
+    """Step 1 of the fast coder of a mode: whether a tile suits it, if `common` is its common byte."""
+    return find_runs(scratch, length, common) if high else find_symbols(scratch, length, common)
+
+
+@part
+def _code(scratch, length, high, symbols, dictionary, codes, units, payload, ahead, stride, rows):
+    """Code a tile whose symbols `_find` has found, or else plainly; returns the payload's bytes, 0 for bypass."""
+    if high:
+        if symbols:
+            return code_runs(scratch, length, dictionary, codes, units, payload)
+        return code_high_plainly(scratch, length, dictionary, codes, units, payload)
+    if symbols:
+        return code_symbols(scratch, length, dictionary, codes, units, payload, ahead, stride, rows)
+    return code_low_plainly(scratch, length, dictionary, codes, units, payload)
 
 
 @part
@@ -42,21 +62,22 @@ def _count_shares(scratch, length, counts, totals):
 
 
 @part
-def _rank_tile(scratch, length, far, size, dictionary, counts, totals):
-    """Rank the bytes of a low-sparse tile; returns whether its symbols are in scratch memory, for `code_symbols`.
+def _rank_tile(scratch, length, high, plain, dictionary, counts, totals):
+    """Rank the bytes of a tile; returns whether its symbols are in scratch memory, for the fast coder.
 
-    dictionary: that of the tile before, whose common byte is the first guess, becomes this tile's; far: whether the
-    tile before had too many far bytes. Then it is likely that this one has, and counting plainly tells.
+    dictionary: that of the tile before, whose common byte is the first guess, becomes this tile's; plain: whether the
+    tile before did not suit the fast coder. Then it is likely that this one does not, and counting plainly tells.
     """
+    size = 34 if high else 36
     guess = np.int64(dictionary[0])
-    if not far and find_symbols(scratch, length, guess):
+    if not plain and _find(scratch, length, high, guess):
         count_symbols(scratch, length, guess, totals)
         rank_bytes(totals, size, dictionary)
-        return np.int64(dictionary[0]) == guess or find_symbols(scratch, length, np.int64(dictionary[0]))
+        return np.int64(dictionary[0]) == guess or _find(scratch, length, high, np.int64(dictionary[0]))
     _count_shares(scratch, length, counts, totals)
     rank_bytes(totals, size, dictionary)
     common = np.int64(dictionary[0])
-    return far and is_near(totals, common, length) and find_symbols(scratch, length, common)
+    return plain and is_near(totals, common, length) and _find(scratch, length, high, common)
 
 
 @kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64)")
@@ -76,7 +97,6 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
     counts = np.empty((8, 256), np.int32)
     totals = np.empty(256, np.int64)
     dictionary = np.zeros(36, np.uint8)
-    size = 34 if high else 36  # in a variable: numba compiles a function anew for every constant that it is given
     given = dictionaries.shape[0] > 0
     symbols = True
     tile = 0
@@ -90,26 +110,15 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
             deal_tile(corner, stride, n - top, k - left * 32, rows_of_tile, width, scratch, SHARE_STRIDE)
             if given:
                 dictionary[:] = dictionaries[0 if width == 8 else 1]
-            if high:
-                if not given:
-                    _count_shares(scratch, length, counts, totals)
-                    rank_bytes(totals, size, dictionary)
-                coded = code_high(scratch, length, dictionary, codes, units, target + used)
+                symbols = _find(scratch, length, high, np.int64(dictionary[0]))
             else:
-                if given:
-                    symbols = find_symbols(scratch, length, np.int64(dictionary[0]))
-                else:
-                    symbols = _rank_tile(scratch, length, not symbols, size, dictionary, counts, totals)
-                if symbols:
-                    rows = min(128, n - top) if left + 8 < k_fractals else 0
-                    coded = code_symbols(
-                        scratch, length, dictionary, codes, units, target + used, corner + 256, stride, rows
-                    )
-                else:
-                    coded = code_low_plainly(scratch, length, dictionary, codes, units, target + used)
+                symbols = _rank_tile(scratch, length, high, not symbols, dictionary, counts, totals)
+            rows = min(128, n - top) if left + 8 < k_fractals else 0
+            payload = target + used
+            coded = _code(scratch, length, high, symbols, dictionary, codes, units, payload, corner + 256, stride, rows)
             entry = np.uint64(1 << 15)
             if coded == 0:
-                coded = store_raw(scratch, length, target + used)
+                coded = store_raw(scratch, length, payload)
                 entry = np.uint64(0)
             index[tile] = entry | np.uint64(coded // 128)
             tile += 1

@@ -1,4 +1,4 @@
-"""The high-sparse coder: four packets at a time, one of each engine, code by code."""
+"""The plain high-sparse coder: four packets at a time, one of each engine, a run and the byte behind it at a time."""
 
 # Here where a packet ends changes the codes (the 9-byte run code, the window of 64 bytes), so packets are filled one
 # after the other.
@@ -9,30 +9,39 @@ import numpy as np
 
 from .jit import part
 from .memory import load8, load64, lowest_bit, store8, store64
-from .streams import ONES, SHARE_BYTES, SHARE_STRIDE, SLACK, by_rank, end_stream, fill_tables, pad_streams, write_header
-from .tables import HIGH
+from .streams import MARKS_STRIDE, ONES, SHARE_STRIDE, by_rank, end_stream, fill_tables, pad_streams, write_header
+from .tables import HEADER_BYTES, HIGH, PACKET_BITS, PACKET_BYTES, PACKET_WINDOW
 from .tiling import payload_address, xor_bytes
 
 _HIGH_CODES, _HIGH_UNITS = by_rank(HIGH)
-# Run codes in the order the encoder tries them: bytes, code, units.
-_HIGH_RUNS = np.array([(n, code, bits // 3) for n, (code, bits) in sorted(HIGH.runs.items(), reverse=True)], np.int64)
+_ROOMS = PACKET_BITS // 3 + 1  # a packet has room for 0 to 21 units of 3 bits
 
 
-def _whole_runs() -> tuple[np.ndarray, np.ndarray]:
-    """Codes and units of a run of 0 to 64 common bytes, the longest run codes first."""
-    codes, units = [0], [0]
-    for run in range(1, 65):
-        count, code, length = next(choice for choice in _HIGH_RUNS.tolist() if choice[0] <= run)
-        codes.append(code | codes[run - count] << 3 * length)
-        units.append(length + units[run - count])
-    return np.array(codes, np.uint64), np.array(units, np.uint8)
+def _parts_of_runs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How much of a run of 0 to 64 common bytes goes into the rest of a packet, the longest run codes first.
+
+    Codes (uint64), their bits and bytes (int64), all [65, _ROOMS]: by the bytes of the run and the units of room.
+    """
+    codes, bits, bytes_ = np.zeros((65, _ROOMS), np.uint64), *np.zeros((2, 65, _ROOMS), np.int64)
+    longest_first = [(count, code, length) for count, (code, length) in sorted(HIGH.runs.items(), reverse=True)]
+    for run in range(65):
+        for room in range(_ROOMS):
+            value, used, done = 0, 0, 0
+            for count, code, length in longest_first:
+                while run - done >= count and used + length <= 3 * room:
+                    value |= code << used
+                    used += length
+                    done += count
+            codes[run, room], bits[run, room], bytes_[run, room] = value, used, done
+    return codes, bits, bytes_
 
 
-_HIGH_RUN_CODES, _HIGH_RUN_UNITS = _whole_runs()
+_RUN_CODES, _RUN_BITS, _RUN_BYTES = _parts_of_runs()
+_WHOLE_CODES, _WHOLE_UNITS = _RUN_CODES[:, -1].copy(), (_RUN_BITS[:, -1] // 3).astype(np.uint8)
+assert _RUN_BYTES[64, -1] == 64
 
 # Behind the shares in scratch memory: one bit per byte of a share, where it is common.
 _MARKS_AT = 4 * SHARE_STRIDE
-MARKS_STRIDE = SHARE_BYTES // 8 + SLACK
 SCRATCH_BYTES = _MARKS_AT + 4 * MARKS_STRIDE
 
 
@@ -59,36 +68,43 @@ def _window(marks, done, size):
     return ahead & (ONES >> np.uint64(64 - size))
 
 
-@part
-def _next_code(share, ahead, left, used, codes, units):
-    """The code of the next byte or run of common bytes: (bytes, code, bits), all 0 if the window or the packet is full.
+# The packet of an engine that is being filled is a tuple: its codes, the bits used, the bytes done of the share, and
+# the window of up to 64 bytes that are left to it.
 
+
+@part
+def _append(share, end, lane, codes, units):
+    """Append to a packet the next run of common bytes, which may be empty, and the byte that ends it, if both fit.
+
+    end: byte of the share at which the packet's window ends. Returns the packet, and how many bits it has grown by.
     Choosing with masks is faster than a branch that follows the data.
     """
+    packet, used, done, ahead = lane
     run = lowest_bit(~ahead)
-    literal = np.int64(run == 0)
-    byte = load8(share)
-    place = byte ^ ((byte ^ (256 + run)) & (literal - 1))
-    bits = 3 * np.int64(units[place])
-    taken = -(np.int64(used + bits <= 63) & np.int64(left > 0))
-    return (run + literal) & taken, codes[place] & np.uint64(taken), bits & taken
+    byte = load8(share + done + run)
+    run_bits = 3 * np.int64(units[256 + run])
+    bits = run_bits + 3 * np.int64(units[byte])
+    code = codes[256 + run] | codes[byte] << np.uint64(run_bits)
+    fits = np.int64(used + bits <= PACKET_BITS) & np.int64(done + run < end)
+    packet |= (code & np.uint64(-fits)) << np.uint64(used & 63)
+    bits &= -fits
+    ahead = (ahead >> np.uint64(run & -fits)) >> np.uint64(fits)  # in two steps: one of 64 bits would shift nothing
+    return (packet, used + bits, done + ((run + 1) & -fits), ahead), bits
 
 
 @part
-def _finish_packet(packet, used, ahead, done, end):
-    """Fill up a packet that may be full in front of byte `done`; returns it, its bits used and the bytes done."""
-    if done == end:
-        return packet, used, done
+def _finish_packet(end, lane):
+    """Fill up a packet to which nothing more can be appended whole: with as much of a run as fits, then with ones.
+
+    One with all bytes of its window has zeros behind them. Returns the packet, the bits used and the bytes done.
+    """
+    packet, used, done, ahead = lane
     run = lowest_bit(~ahead)
-    for choice in range(_HIGH_RUNS.shape[0]):  # as much of a run as fits
-        count = _HIGH_RUNS[choice, 0]
-        bits = 3 * _HIGH_RUNS[choice, 2]
-        while run >= count and used + bits <= 63:
-            packet |= np.uint64(_HIGH_RUNS[choice, 1]) << np.uint64(used)
-            used += bits
-            run -= count
-            done += count
-    return packet | ONES << np.uint64(used), used, done
+    room = (PACKET_BITS - used) // 3
+    packet |= _RUN_CODES[run, room] << np.uint64(used)
+    used += _RUN_BITS[run, room]
+    done += _RUN_BYTES[run, room]
+    return packet | (ONES << np.uint64(used)) & np.uint64(-np.int64(done < end)), used, done
 
 
 @part
@@ -98,63 +114,47 @@ def _fill_lanes(shares, length, codes, units, marks, payload, done):
     Every code has to wait for the one before, so the engines, which do not depend on each other, take turns. done:
     int64 [4], receives the bytes each engine has coded. Returns how long all four streams are.
     """
+    share_0, share_1 = shares, shares + SHARE_STRIDE
+    share_2, share_3 = shares + 2 * SHARE_STRIDE, shares + 3 * SHARE_STRIDE
     done_0 = done_1 = done_2 = done_3 = np.int64(0)
-    share_0, share_1, share_2, share_3 = (
-        shares,
-        shares + SHARE_STRIDE,
-        shares + 2 * SHARE_STRIDE,
-        shares + 3 * SHARE_STRIDE,
-    )
-    marks_0, marks_1, marks_2, marks_3 = marks, marks + MARKS_STRIDE, marks + 2 * MARKS_STRIDE, marks + 3 * MARKS_STRIDE
-    stream = 40
-    while stream < length and max(done_0, done_1, done_2, done_3) < length - 64:
-        ahead_0 = _window(marks_0, done_0, 64)
-        ahead_1 = _window(marks_1, done_1, 64)
-        ahead_2 = _window(marks_2, done_2, 64)
-        ahead_3 = _window(marks_3, done_3, 64)
-        end_0, end_1, end_2, end_3 = done_0 + 64, done_1 + 64, done_2 + 64, done_3 + 64
-        packet_0 = packet_1 = packet_2 = packet_3 = np.uint64(0)
-        used_0 = used_1 = used_2 = used_3 = np.int64(0)
-        going = np.int64(1)
-        while going:
-            bytes_0, code_0, bits_0 = _next_code(share_0 + done_0, ahead_0, end_0 - done_0, used_0, codes, units)
-            bytes_1, code_1, bits_1 = _next_code(share_1 + done_1, ahead_1, end_1 - done_1, used_1, codes, units)
-            bytes_2, code_2, bits_2 = _next_code(share_2 + done_2, ahead_2, end_2 - done_2, used_2, codes, units)
-            bytes_3, code_3, bits_3 = _next_code(share_3 + done_3, ahead_3, end_3 - done_3, used_3, codes, units)
-            packet_0 |= code_0 << np.uint64(used_0 & 63)
-            packet_1 |= code_1 << np.uint64(used_1 & 63)
-            packet_2 |= code_2 << np.uint64(used_2 & 63)
-            packet_3 |= code_3 << np.uint64(used_3 & 63)
-            used_0 += bits_0
-            used_1 += bits_1
-            used_2 += bits_2
-            used_3 += bits_3
-            done_0 += bytes_0
-            done_1 += bytes_1
-            done_2 += bytes_2
-            done_3 += bytes_3
-            ahead_0 = _shifted(ahead_0, bytes_0)
-            ahead_1 = _shifted(ahead_1, bytes_1)
-            ahead_2 = _shifted(ahead_2, bytes_2)
-            ahead_3 = _shifted(ahead_3, bytes_3)
-            going = bits_0 | bits_1 | bits_2 | bits_3
-        packet_0, used_0, done_0 = _finish_packet(packet_0, used_0, ahead_0, done_0, end_0)
-        packet_1, used_1, done_1 = _finish_packet(packet_1, used_1, ahead_1, done_1, end_1)
-        packet_2, used_2, done_2 = _finish_packet(packet_2, used_2, ahead_2, done_2, end_2)
-        packet_3, used_3, done_3 = _finish_packet(packet_3, used_3, ahead_3, done_3, end_3)
+    none, unused = np.uint64(0), np.int64(0)
+    stream = np.int64(HEADER_BYTES)
+    while stream < length and max(done_0, done_1, done_2, done_3) < length - PACKET_WINDOW:
+        lane_0 = none, unused, done_0, _window(marks, done_0, PACKET_WINDOW)
+        lane_1 = none, unused, done_1, _window(marks + MARKS_STRIDE, done_1, PACKET_WINDOW)
+        lane_2 = none, unused, done_2, _window(marks + 2 * MARKS_STRIDE, done_2, PACKET_WINDOW)
+        lane_3 = none, unused, done_3, _window(marks + 3 * MARKS_STRIDE, done_3, PACKET_WINDOW)
+        end_0, end_1 = done_0 + PACKET_WINDOW, done_1 + PACKET_WINDOW
+        end_2, end_3 = done_2 + PACKET_WINDOW, done_3 + PACKET_WINDOW
+        grown = np.int64(1)
+        while grown:
+            lane_0, bits_0 = _append(share_0, end_0, lane_0, codes, units)
+            lane_1, bits_1 = _append(share_1, end_1, lane_1, codes, units)
+            lane_2, bits_2 = _append(share_2, end_2, lane_2, codes, units)
+            lane_3, bits_3 = _append(share_3, end_3, lane_3, codes, units)
+            grown = bits_0 | bits_1 | bits_2 | bits_3
+        packet_0, _, done_0 = _finish_packet(end_0, lane_0)
+        packet_1, _, done_1 = _finish_packet(end_1, lane_1)
+        packet_2, _, done_2 = _finish_packet(end_2, lane_2)
+        packet_3, _, done_3 = _finish_packet(end_3, lane_3)
         store64(payload_address(payload, 0, stream), packet_0)
         store64(payload_address(payload, 1, stream), packet_1)
         store64(payload_address(payload, 2, stream), packet_2)
         store64(payload_address(payload, 3, stream), packet_3)
-        stream += 8
+        stream += PACKET_BYTES
     done[0], done[1], done[2], done[3] = done_0, done_1, done_2, done_3
     return stream
 
 
 @part
-def _shifted(ahead, count):
-    """A window without its first `count` bytes; 64 of them leave nothing."""
-    return (ahead >> np.uint64(count & 63)) & np.uint64(-np.int64(count < 64))
+def plain_packet(share, length, done, codes, units, marks):
+    """One packet, code by code, from byte `done` on: (packet, bits used, bytes done)."""
+    end = min(done + PACKET_WINDOW, length)
+    lane = np.uint64(0), np.int64(0), done, _window(marks, done, end - done)
+    bits = np.int64(1)
+    while bits:
+        lane, bits = _append(share, end, lane, codes, units)
+    return _finish_packet(end, lane)
 
 
 @part
@@ -166,19 +166,7 @@ def _fill_packets(share, length, codes, units, marks, payload, engine, stream, d
     while True:
         if stream >= length:
             return 0
-        end = min(done + 64, length)
-        ahead = _window(marks, done, end - done)
-        packet = np.uint64(0)
-        used = np.int64(0)
-        while True:
-            taken, code, bits = _next_code(share + done, ahead, end - done, used, codes, units)
-            if taken == 0:
-                break
-            packet |= code << np.uint64(used)
-            used += bits
-            done += taken
-            ahead = _shifted(ahead, taken)
-        packet, used, done = _finish_packet(packet, used, ahead, done, end)
+        packet, used, done = plain_packet(share, length, done, codes, units, marks)
         place = payload_address(payload, engine, stream)
         if done == length:
             return end_stream(packet & ~(ONES << np.uint64(used)), used, place, payload, engine, stream, length)
@@ -187,14 +175,20 @@ def _fill_packets(share, length, codes, units, marks, payload, engine, stream, d
 
 
 @part
-def code_high(scratch, length, dictionary, codes, units, payload):
+def fill_high_tables(dictionary, codes, units):
+    """Codes and units of bytes and of runs of common bytes under a tile's dictionary: CODES entries each."""
+    fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
+    codes[256:] = _WHOLE_CODES
+    units[256:] = _WHOLE_UNITS
+
+
+@part
+def code_high_plainly(scratch, length, dictionary, codes, units, payload):
     """Code the four shares of `length` bytes each under one dictionary; returns the payload's bytes, 0 for bypass.
 
     scratch: address of SCRATCH_BYTES that begin with the shares; codes, units: of CODES entries, to be filled.
     """
-    fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
-    codes[256 : 256 + 65] = _HIGH_RUN_CODES
-    units[256 : 256 + 65] = _HIGH_RUN_UNITS
+    fill_high_tables(dictionary, codes, units)
     marks = scratch + _MARKS_AT
     for engine in range(4):
         _mark_common(scratch + engine * SHARE_STRIDE, length, np.int64(dictionary[0]), marks + engine * MARKS_STRIDE)

@@ -137,6 +137,16 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+@intrinsic
+def bits_set(typing_context: Any, word: Any) -> Any:
+    """How many bits of `word` (uint64) are 1, as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
 def address_of(array: np.ndarray[Any, Any]) -> int:
     """Where an array's first element lies. The caller keeps the array alive and its layout in mind."""
     return array.__array_interface__["data"][0]  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from .tiling import copy32, payload_address
 SLACK = 64  # loads and stores of up to 64 bytes may run over the end
 SHARE_BYTES = TILE_BYTES // 4  # the most that an engine gets of a tile
 SHARE_STRIDE = SHARE_BYTES + SLACK
+MARKS_STRIDE = SHARE_BYTES // 8 + SLACK  # of bitmaps with a bit per byte of a share
 
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 CODES = 256 + 65  # entries of a tile's tables of codes: bytes, then, in high-sparse mode, runs of 0 to 64 bytes
