@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from w8a8sc_tool.checkpoint import SourceTensor
+from w8a8sc_tool.checkpoint import FileTensor
 from w8a8sc_tool.checkpoint.reader import SourceReader
 from w8a8sc_tool.checkpoint.values import to_float16
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
@@ -39,7 +39,7 @@ def _tasks(place: Path) -> dict[str, tuple[Callable[[], Any], int]]:
     incompressible = np.random.default_rng(0).integers(-128, 128, weight.shape).astype(np.int8)
     path = place / "source"
     path.write_bytes(weight.tobytes())
-    source = SourceTensor("weight", str(path), weight.nbytes, "I8", weight.shape, 0, weight.nbytes)
+    source = FileTensor("weight", str(path), weight.nbytes, "I8", weight.shape, 0, weight.nbytes)
     bits = np.random.default_rng(0).normal(size=weight.nbytes // 2).astype(np.float32).view(np.uint32) >> 16
     bfloat16 = bits.astype(np.uint16)
     halves = np.empty_like(weight[:, : weight.shape[1] // 2])

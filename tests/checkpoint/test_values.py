@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from w8a8sc_tool.checkpoint import SourceTensor
+from w8a8sc_tool.checkpoint import FileTensor
 from w8a8sc_tool.checkpoint.values import to_float16, to_offset, to_scale_bits
 from w8a8sc_tool.errors import InputError
 
 
-def source(dtype: str) -> SourceTensor:
-    return SourceTensor("layer.weight", "/models/x.safetensors", 0, dtype, (), 0, 0)
+def source(dtype: str) -> FileTensor:
+    return FileTensor("layer.weight", "/models/x.safetensors", 0, dtype, (), 0, 0)
 
 
 def bfloat16(values: list[float]) -> np.ndarray:

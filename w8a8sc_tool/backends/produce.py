@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import AssembledTensor, SourceTensor
+from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..checkpoint.values import to_float16, to_float32, to_offset, to_scale_bits
 from ..io.safetensors import DTYPES
@@ -54,7 +54,7 @@ def unchanged_source(output: Output, rank: int, sources: Mapping[str, SourceTens
         return None
     piece = output.slices[rank][0]
     source = sources[piece.source]
-    if isinstance(source, AssembledTensor):
+    if not source.in_file:
         return None
     rows = source.shape[0] if source.shape else 1
     whole = (piece.first_row, piece.last_row) == (0, rows) and piece.last_column - piece.first_column in (
@@ -100,7 +100,7 @@ def joined_rows(
                 rows[begin - first : end - first],
             )
             if output.conversion == "int8":
-                reader.read_into(source, row, target)
+                source.read_into(reader, row, target)
             else:
                 target[:] = convert(reader.read_rows(source, row, row + end - begin), source, output).view(np.int8)
         top += piece.rows

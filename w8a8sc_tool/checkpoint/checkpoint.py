@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import msgspec
-import numpy.typing as npt
 
 from ..errors import InputError, Problem
 from ..io import reading
@@ -18,35 +14,8 @@ from . import description as description_file
 from .beside import SideFile, named_files, side_files_of
 from .config import Defaults, ModelConfig
 from .description import Description
+from .tensors import FileTensor, SourceTensor
 from .weights import WeightFiles, weight_files
-
-
-class SourceTensor(msgspec.Struct, frozen=True):
-    """A tensor of the checkpoint: the file, its size when it was opened, and the tensor's bytes [begin, end) in it."""
-
-    name: str
-    path: str
-    file_size: int
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-    @property
-    def nbytes(self) -> int:
-        return self.end - self.begin
-
-
-class AssembledTensor(SourceTensor, frozen=True):
-    """A tensor that lies nowhere as a whole: it is put together when it is read. Its place in a file means nothing."""
-
-    def assemble(self, kept: dict[str, Any], first: int, rows: npt.NDArray[Any]) -> None:
-        """Fill an array with the tensor's rows from `first` on. kept: what a reader keeps between calls."""
-        raise NotImplementedError
-
-    def content_hash(self) -> str:
-        """A hash that changes with the content, though it is not that of the tensor's bytes."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -124,7 +93,7 @@ def _open_tensors(folder: Path, others: set[str]) -> tuple[WeightFiles, dict[str
                         problems.append(
                             Problem(f"{info.name} is in two files", f"{tensors[info.name].path} and {path}")
                         )
-                    tensors[info.name] = SourceTensor(
+                    tensors[info.name] = FileTensor(
                         info.name, str(path), file.size, info.dtype, info.shape, info.begin, info.end
                     )
         except InputError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ import numpy.typing as npt
 from ..errors import InputError, WorkError
 from ..io import hashing, reading
 from ..io.safetensors import DTYPES
-from .checkpoint import AssembledTensor, SourceTensor
+from .tensors import FileTensor, SourceTensor
+
+T = TypeVar("T")
 
 
 class SourceReader:
@@ -22,7 +25,7 @@ class SourceReader:
         self._files: dict[str, int] = {}
         self._hashes: dict[str, tuple[Any, int]] = {}  # name -> state, bytes hashed so far
         self._known: dict[str, str] = {}  # name -> hash of the whole tensor
-        self._kept: dict[str, Any] = {}  # what assembled tensors keep between calls
+        self._kept: dict[Callable[[], Any], Any] = {}  # by what made it
 
     def close(self) -> None:
         for fd in self._files.values():
@@ -30,40 +33,32 @@ class SourceReader:
         self._files.clear()
         self._kept.clear()
 
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What assembled tensors keep between calls."""
-        return self._kept
+    def keep(self, make: Callable[[], T]) -> T:
+        """What a kind of tensor keeps between calls, made when it is first asked for."""
+        if make not in self._kept:
+            self._kept[make] = make()
+        kept: T = self._kept[make]
+        return kept
 
     def read_rows(self, source: SourceTensor, first: int, last: int) -> npt.NDArray[Any]:
         """Rows [first, last) of a tensor as a two-dimensional array, BF16 as its bits; a scalar has one row."""
         columns = int(np.prod(source.shape[1:], dtype=np.int64))
         rows = np.empty((last - first, columns), DTYPES[source.dtype])
-        self.read_into(source, first, rows)
+        source.read_into(self, first, rows)
         return rows
 
-    def read_into(self, source: SourceTensor, first: int, rows: npt.NDArray[Any]) -> None:
-        """Fill a C-contiguous two-dimensional array with the rows of a tensor from `first` on.
+    def read_file(self, source: FileTensor, offset: int, view: memoryview) -> None:
+        """Fill a buffer with a tensor's bytes from `offset` on.
 
         Raises WorkError if the file fails or is not what it was when the checkpoint was opened.
         """
-        if isinstance(source, AssembledTensor):
-            source.assemble(self._kept, first, rows)
-            return
-        offset = first * rows.shape[1] * rows.dtype.itemsize
-        if source.begin + offset + rows.nbytes > source.end:
-            raise ValueError(f"rows beyond the end of {source.name}")
-        fd = self._open(source)
-        view = memoryview(rows.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        reading.read_at(fd, Path(source.path), view, source.begin + offset, source.name)
+        reading.read_at(self._open(source), Path(source.path), view, source.begin + offset, source.name)
         self._hash(source, offset, view)
 
-    def hash_of(self, source: SourceTensor) -> str:
+    def hash_file(self, source: FileTensor) -> str:
         """The hash of a tensor; what no one has read of it yet is read now."""
         if source.name in self._known:
             return self._known[source.name]
-        if isinstance(source, AssembledTensor):
-            return source.content_hash()
         state, done = self._hashes.pop(source.name, (hashing.new(), 0))
         piece = np.empty(min(source.nbytes - done, 4 << 20), np.uint8)
         fd = self._open(source)
@@ -75,7 +70,7 @@ class SourceReader:
         self._known[source.name] = hashing.text(state)
         return self._known[source.name]
 
-    def _hash(self, source: SourceTensor, offset: int, view: memoryview) -> None:
+    def _hash(self, source: FileTensor, offset: int, view: memoryview) -> None:
         """Hash rows as they are read in order; rows that were read before are not hashed again."""
         if source.name in self._known:
             return
@@ -87,7 +82,7 @@ class SourceReader:
             done = offset + len(view)
         self._hashes[source.name] = (state, done)
 
-    def _open(self, source: SourceTensor) -> int:
+    def _open(self, source: FileTensor) -> int:
         if source.path not in self._files:
             path = Path(source.path)
             try:

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from ..backends.native import Shards, compress_shards
 from ..backends.produce import blocks, unchanged_source
 from ..backends.tiles import Run, TileStore, rows_of_tile
-from ..checkpoint import AssembledTensor, SourceTensor
+from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..io import files, hashing
 from ..io.files import as_bytes
 from ..io.safetensors import StoredTensor, tensor_info
 from ..layouts import Output
 from ..planning import PlannedModule
-from ..resharding.source import tiles_of
+from ..resharding.source import ShardedTensor, tiles_of
 from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
 
 
@@ -78,10 +78,11 @@ class Converter:
 
     def _tiles(self, sources: Iterable[SourceTensor]) -> list[TileStore]:
         """The tiles that a directory has of its weights already; nothing for a checkpoint."""
-        if not any(isinstance(source, AssembledTensor) for source in sources):
+        sharded = [source for source in sources if isinstance(source, ShardedTensor)]
+        if not sharded:
             return []
         store = TileStore()
-        for slices, left, tiling, n_tile, tiles in tiles_of(sources, self._reader.kept):
+        for slices, left, tiling, n_tile, tiles in tiles_of(sharded, self._reader):
             store.add(rows_of_tile(slices, tiling, n_tile), Run(left, left + tiling.k, tiles))
         return [store]
 
@@ -102,14 +103,14 @@ class Converter:
 
     def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
         """Hashes of source tensors."""
-        return {source.name: self._reader.hash_of(source) for source in sources}
+        return {source.name: source.hash(self._reader) for source in sources}
 
     def check(
         self, written: list[StoredTensor], sources: list[tuple[SourceTensor, str]]
     ) -> tuple[list[StoredTensor], list[str]]:
         """Written tensors whose bytes are not what they were, and names of source tensors that are not."""
         wrong = [one for one in written if hashing.of_range(one.path, one.info.begin, one.info.end) != one.hash]
-        return wrong, [source.name for source, expected in sources if self._reader.hash_of(source) != expected]
+        return wrong, [source.name for source, expected in sources if source.hash(self._reader) != expected]
 
     def _write_outputs(
         self,
@@ -142,7 +143,7 @@ class Converter:
         for (number, rank), state in states.items():
             hashes[number][rank, name] = hashing.text(state)
         for (number, rank), source in same.items():  # its bytes have been hashed as they were read
-            hashes[number][rank, name] = self._reader.hash_of(source)
+            hashes[number][rank, name] = source.hash(self._reader)
 
     def _write_pieces(self, number: int, rank: int, offset: int, pieces: Sequence[npt.NDArray[Any]]) -> str:
         state = hashing.new()

@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import AssembledTensor, Checkpoint, Description, ModelConfig, SourceTensor
+from ..checkpoint import Checkpoint, Description, ModelConfig, SourceTensor
 from ..checkpoint.beside import named_files, side_files_of
+from ..checkpoint.reader import SourceReader
 from ..codec import CodecError, EncodedTiles, MatrixDecoder, Tiling
 from ..codec.tables import TILE_ROWS
 from ..errors import InputError, WorkError
@@ -26,7 +27,6 @@ from ..io.safetensors import DTYPES, StoredTensor
 from ..layouts import UNCOMPRESSED, Module, Slice
 from ..sharded_state.reader import ShardedState
 
-_KEPT: Final = "ranks"
 _REMEDY: Final = "see w8a8sc verify"
 
 
@@ -44,14 +44,26 @@ class Part(msgspec.Struct, frozen=True):
     spare: bool = False
 
 
-class ShardedTensor(AssembledTensor, frozen=True):
-    """A source tensor in parts on the ranks of a directory."""
+class ShardedTensor(msgspec.Struct, frozen=True):
+    """A source tensor in parts on the ranks of a directory, which `path` is."""
 
-    parts: tuple[Part, ...] = ()
+    name: str
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
 
-    def assemble(self, kept: dict[str, Any], first: int, rows: npt.NDArray[Any]) -> None:
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+
+    @property
+    def in_file(self) -> bool:
+        return False
+
+    def read_into(self, reader: SourceReader, first: int, rows: npt.NDArray[Any]) -> None:
         """Raises InputError if a rank's tensor is not what was written, WorkError if it cannot be read."""
-        ranks: Ranks = kept.setdefault(_KEPT, Ranks())
+        ranks = reader.keep(Ranks)
         last = first + len(rows)
         for part in self.parts:
             begin, end = max(first, part.slice.first_row), min(last, part.slice.last_row)
@@ -63,7 +75,7 @@ class ShardedTensor(AssembledTensor, frozen=True):
             columns = slice(part.slice.first_column, part.slice.last_column or None)
             rows[begin - first : end - first, columns] = values  # an int8 offset becomes the float it was
 
-    def content_hash(self) -> str:
+    def hash(self, reader: SourceReader) -> str:
         parts = [(part.stored.info.name, *(_known_hash(s) for s in _all_of(part))) for part in self.parts]
         return hashing.of_bytes(msgspec.json.encode(parts))
 
@@ -161,19 +173,19 @@ def _damaged(stored: StoredTensor) -> InputError:
 
 
 def tiles_of(
-    sources: Iterable[SourceTensor], kept: dict[str, Any]
+    sources: Iterable[ShardedTensor], reader: SourceReader
 ) -> Iterable[tuple[list[Slice], int, Tiling, int, EncodedTiles]]:
     """Rows of tiles of a module's compressed weight as the directory has them.
 
     Yields slices, the first byte of a source row that they take, tiling, n-tile, tiles.
     """
-    ranks: Ranks = kept.setdefault(_KEPT, Ranks())
+    ranks = reader.keep(Ranks)
     shards: dict[str, list[Part]] = {}
     size = 1
     for source in sources:
         if source.name.endswith(".weight"):
             size = DTYPES[source.dtype].itemsize
-        for part in source.parts if isinstance(source, ShardedTensor) else ():
+        for part in source.parts:
             if part.index is not None:
                 shards.setdefault(part.stored.path, []).append(part)
     for parts in shards.values():
@@ -260,8 +272,7 @@ def _tensor(name: str, path: str, dtype: str, shape: tuple[int, ...], parts: lis
     for part in parts:
         marked.append(msgspec.structs.replace(part, spare=part.slice in seen))
         seen.add(part.slice)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * DTYPES[dtype].itemsize
-    return ShardedTensor(name, path, 0, dtype, shape, 0, nbytes, parts=tuple(marked))
+    return ShardedTensor(name, path, dtype, shape, tuple(marked))
 
 
 def restored(description: Description) -> Description:
