@@ -1,17 +1,12 @@
-"""Worker processes: started fresh, called one method at a time, noticed when they die."""
+"""Worker processes: forked by a server, called one method at a time, noticed when they die."""
 
-# Workers are new interpreters rather than forks or multiprocessing children: a fork from a process with threads can
-# hang, and multiprocessing runs the caller's main module again, which a script without a main guard does not survive.
 # Results travel over a socket; large data never does, workers read and write files themselves.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,46 +15,37 @@ from typing import Any
 from ..codec.cache import ensure_compiled
 from ..errors import WorkError
 from ..io import files
+from . import forkserver
 
-_START = (
-    "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.process import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+_STANDARD_ERROR = 2
 
 
 class _Worker:
-    def __init__(
-        self, handler: str, arguments: tuple[object, ...], environment: dict[str, str], log: Path | None
-    ) -> None:
+    def __init__(self, server: forkserver.ForkServer, handler: str, arguments: tuple[object, ...], output: int) -> None:
+        """output: the descriptor of what it prints to."""
+        self._server = server
+        self.task: str | None = None
         ours, theirs = socket.socketpair()
-        self._lifeline_read, self._lifeline = os.pipe()
-        root = str(Path(__file__).parents[2])
-        output = 2 if log is None else files.append_to(log)
+        self.connection = Connection(ours.detach())
+        lifeline_read, self._lifeline = os.pipe()
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, root, str(theirs.fileno()), str(self._lifeline_read)],
-                pass_fds=(theirs.fileno(), self._lifeline_read),
-                stdin=subprocess.DEVNULL,
-                stdout=output,  # standard output belongs to the result
-                stderr=output,
-                env=environment,
-                start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone
-            )
+            self._number = server.fork(theirs.fileno(), lifeline_read, output)
+            self.connection.send((handler, arguments))
+        except OSError:
+            self.connection.close()
+            os.close(self._lifeline)
+            raise
         finally:
             theirs.close()
-            os.close(self._lifeline_read)
-            if output != 2:
-                os.close(output)
-        self.connection = Connection(ours.detach())
-        self.task: str | None = None
-        self.connection.send((handler, arguments))
+            os.close(lifeline_read)
+
+    def exit_code(self) -> int | None:
+        return self._server.exit_code(self._number)
 
     def close(self) -> None:
         self.connection.close()
         os.close(self._lifeline)  # ends the worker, in the middle of its work if need be
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)  # its session: whatever it has started too
-        self.process.wait()
+        self._server.end(self._number)
 
 
 class Pool:
@@ -76,7 +62,7 @@ class Pool:
     ) -> None:
         """environment: variables to set in the workers; log: where what they print goes, instead of standard error.
 
-        threads: how many each worker's libraries may start.
+        threads: how many each worker's libraries may start. The workers start while the caller goes on.
         """
         ensure_compiled()  # or every worker would do it
         inherited = dict(os.environ) | dict(environment or {})
@@ -87,12 +73,17 @@ class Pool:
         # the most that the first may be (DEFAULT_MMAP_THRESHOLD_MAX); what is kept is bounded by what is in flight.
         inherited |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
         self._workers: list[_Worker] = []
+        output = _STANDARD_ERROR if log is None else files.append_to(log)
         try:
+            server = forkserver.shared(inherited)
             for _ in range(count):
-                self._workers.append(_Worker(handler, arguments, inherited, log))
+                self._workers.append(_Worker(server, handler, arguments, output))
         except OSError as error:
             self.close()
             raise WorkError(f"a worker process cannot be started ({error.strerror})") from None
+        finally:
+            if output != _STANDARD_ERROR:
+                os.close(output)
 
     def __enter__(self) -> Pool:
         return self
@@ -144,12 +135,10 @@ class Pool:
         return answers
 
     def _death(self, worker: _Worker) -> WorkError:
-        task = worker.task
-        try:
-            code = worker.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = 0
-        if code == -signal.SIGKILL:
+        task, code = worker.task, worker.exit_code()
+        if code is None:
+            reason, remedy = "cannot be reached", "run the command again"
+        elif code == -signal.SIGKILL:
             reason, remedy = "was killed", "the machine may be out of memory; use fewer processes (-j)"
         elif code < 0:
             reason, remedy = f"died of {signal.Signals(-code).name}", "run the command again"

@@ -22,7 +22,7 @@ def _install(settings):
             _fail_reads(fault)
         else:
             files.watcher = _failure(fault)
-    if "sync" in settings and "w8a8sc_tool.workers.process" not in " ".join(sys.orig_argv):
+    if "sync" in settings and "w8a8sc_tool.workers.forkserver" not in " ".join(sys.orig_argv):
         from w8a8sc_tool.conversion import recorder
 
         recorder.SYNC_SECONDS = settings["sync"]

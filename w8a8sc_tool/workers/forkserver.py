@@ -1,0 +1,178 @@
+"""The process that workers are forked from, which has loaded the kernels already."""
+
+# Loading numba and the kernels takes most of a second of processor time; a fork of a process that has them takes a few
+# milliseconds. The parent itself is not forked: it may have threads, and a fork of those can hang. multiprocessing's
+# own fork server runs the caller's main module again, which a script without a main guard does not survive.
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from . import process
+
+_KERNELS: Final = "w8a8sc_tool.codec.matrix"
+_MESSAGE_BYTES: Final = 64
+_DYING_SECONDS: Final = 5.0  # from the end of a worker's connection to the end of its process
+_UNKNOWN: Final = "unknown"
+_START: Final = (
+    "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.forkserver import serve; serve(int(sys.argv[2]))"
+)
+
+
+class ForkServer:
+    """The parent's side: it asks for workers, and what became of them.
+
+    The server ends when nobody holds this object any more, its workers with their own lifelines.
+    """
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        """environment: the variables of the server and of all its workers. Raises OSError."""
+        self.environment = environment
+        self.owner = os.getpid()
+        self._lock = threading.Lock()  # an answer belongs to the request before it
+        self._workers = 0
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(Path(__file__).parents[2]), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # standard output belongs to the result
+                env=environment,
+                start_new_session=True,  # a Ctrl-C in the terminal reaches the parent alone
+            )
+        weakref.finalize(self, _close, self.owner, self._control, self._process)
+
+    def fork(self, calls: int, lifeline: int, output: int) -> int:
+        """Ask for a worker, without waiting for it; returns its number, by which the server knows it.
+
+        calls, lifeline: descriptors for `process.main`; output: where it prints. Raises OSError if the server is gone.
+        """
+        with self._lock, contextlib.ExitStack() as stack:
+            descriptors = [calls, lifeline, output]
+            with contextlib.suppress(OSError):  # a working folder that was removed
+                descriptors.append(os.open(".", os.O_PATH | os.O_DIRECTORY))
+                stack.callback(os.close, descriptors[-1])
+            socket.send_fds(self._control, [b"fork"], descriptors)
+            self._workers += 1
+            return self._workers
+
+    def exit_code(self, worker: int) -> int | None:
+        """The exit code of a worker whose connection has ended, as `subprocess` gives it; None: not known."""
+        return self._ask(f"wait {worker}")
+
+    def end(self, worker: int) -> None:
+        """Kill a worker and whatever it has started, and wait for its end."""
+        self._ask(f"end {worker}")
+
+    def _ask(self, question: str) -> int | None:
+        with self._lock:
+            try:
+                self._control.send(question.encode())
+                answer = self._control.recv(_MESSAGE_BYTES).decode()
+            except OSError:
+                return None
+        return int(answer) if answer not in ("", _UNKNOWN) else None
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+
+def _close(owner: int, control: socket.socket, server: subprocess.Popen[bytes]) -> None:
+    control.close()
+    if owner == os.getpid():
+        server.kill()
+        server.wait()
+
+
+_shared: ForkServer | None = None
+_shared_lock = threading.Lock()
+
+
+def shared(environment: dict[str, str]) -> ForkServer:
+    """The server of this process, as long as its pools want the same environment. Raises OSError."""
+    global _shared  # noqa: PLW0603
+    with _shared_lock:
+        server = _shared
+        if server is None or server.owner != os.getpid() or server.environment != environment or not server.alive():
+            server = _shared = ForkServer(environment)
+        return server
+
+
+def serve(control: int) -> None:
+    """The server's main loop: fork workers and say what became of them, until the parent closes `control`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ImportError):  # a worker that needs it says so
+        importlib.import_module(_KERNELS)
+    parent = socket.socket(fileno=control)
+    workers: list[int | None] = []
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(parent, _MESSAGE_BYTES, 4)
+        words = request.decode().split()
+        if not words:
+            os._exit(0)
+        if words[0] == "fork":
+            workers.append(_fork(parent, descriptors))
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
+        pid = workers[int(words[1]) - 1]
+        code = None if pid is None else _ended(pid, kill=words[0] == "end")
+        if code is not None:
+            workers[int(words[1]) - 1] = None
+        parent.send((_UNKNOWN if code is None else str(code)).encode())
+
+
+def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | None:
+    """Fork a worker; None: the system allows no more processes, which the worker's closed connection tells."""
+    try:
+        pid = os.fork()
+    except OSError:
+        return None
+    if pid:
+        return pid
+    try:
+        parent.close()
+        os.setsid()
+        calls, lifeline, output, *working_folder = descriptors
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        with contextlib.suppress(OSError):
+            if working_folder:
+                os.fchdir(working_folder[0])
+        for descriptor in (output, *working_folder):
+            os.close(descriptor)
+        process.main(calls, lifeline)
+    finally:
+        os._exit(0)
+
+
+def _ended(pid: int, *, kill: bool) -> int | None:
+    """The exit code of a worker, which is waited for; its number stays its own until then."""
+    if kill:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # its session
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # before it made its session
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)
+    until = time.monotonic() + _DYING_SECONDS
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.01)
