@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import time
+from pathlib import Path
 
 from w8a8sc_tool.errors import InputError
 
@@ -35,6 +36,15 @@ class Handler:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def parent(self) -> int:
+        return os.getppid()
+
+    def variable(self, name: str) -> str | None:
+        return os.environ.get(name)
+
+    def working_folder(self) -> str:
+        return str(Path.cwd())
 
     def sleep(self) -> None:
         time.sleep(600)

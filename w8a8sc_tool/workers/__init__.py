@@ -1,8 +1,9 @@
-"""Worker processes: started fresh, called one method at a time, noticed when they die, ended with their parent.
+"""Worker processes: forked by a server, called one method at a time, noticed when they die, ended with their parent.
 
-pool      the processes; why they are neither forks nor multiprocessing's is said there
-process   the loop inside one
-tasks     independent tasks handed out until all are done
-machine   how many processes cores and memory allow
-progress  what a job says of its progress
+pool        the processes
+forkserver  the one they are forked from; why they are neither forks of the parent nor multiprocessing's
+process     the loop inside a worker
+tasks       independent tasks handed out until all are done
+machine     how many processes cores and memory allow
+progress    what a job says of its progress
 """

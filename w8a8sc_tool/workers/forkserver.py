@@ -95,6 +95,8 @@ def _close(owner: int, control: socket.socket, server: subprocess.Popen[bytes]) 
     if owner == os.getpid():
         server.kill()
         server.wait()
+    else:
+        server.returncode = 0  # a fork of the caller: it has no such child to wait for
 
 
 _shared: ForkServer | None = None

@@ -1,0 +1,87 @@
+"""The process that workers are forked from: shared by the pools of a process, replaced when it is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from w8a8sc_tool.errors import WorkError
+from w8a8sc_tool.workers.pool import Pool
+
+from .test_pool import HANDLER, alive, one, wait_until_gone
+
+
+def parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("PPid:")[2].split()[0])
+
+
+def server_of(pool: Pool) -> int:
+    worker = one(pool, "pid")
+    assert isinstance(worker, int)
+    return parent_of(worker)
+
+
+def test_pools_of_a_process_share_one() -> None:
+    with Pool(2, HANDLER, 0) as first, Pool(1, HANDLER, 0) as second:
+        servers = {server_of(first), server_of(second)}
+    with Pool(1, HANDLER, 0) as third:
+        servers.add(server_of(third))
+    assert len(servers) == 1 and os.getpid() not in servers
+
+
+def test_a_pool_with_other_variables_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pool(1, HANDLER, 0) as plain, Pool(1, HANDLER, 0, environment={"W8A8SC_TEST": "x"}) as special:
+        assert server_of(plain) != server_of(special)
+        assert (one(plain, "variable", "W8A8SC_TEST"), one(special, "variable", "W8A8SC_TEST")) == (None, "x")
+    monkeypatch.setenv("W8A8SC_TEST", "y")
+    with Pool(1, HANDLER, 0) as later:
+        assert one(later, "variable", "W8A8SC_TEST") == "y"
+
+
+def test_workers_are_where_their_pool_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pool(1, HANDLER, 0):
+        monkeypatch.chdir(tmp_path)
+        with Pool(1, HANDLER, 0) as pool:
+            assert one(pool, "working_folder") == str(tmp_path)
+
+
+def test_a_killed_server_ends_nothing_and_is_replaced() -> None:
+    with Pool(1, HANDLER, 1) as pool:
+        server = server_of(pool)
+        os.kill(server, signal.SIGKILL)
+        assert wait_until_gone(server)
+        assert one(pool, "add", 1) == 2
+        with pytest.raises(WorkError, match="a worker process cannot be reached"):
+            one(pool, "die", int(signal.SIGKILL))
+        with Pool(1, HANDLER, 2) as another:
+            assert one(another, "add", 1) == 3
+            assert server_of(another) != server
+
+
+def test_it_ends_with_its_process(tmp_path: Path) -> None:
+    script = (
+        "import os\n"
+        "from w8a8sc_tool.workers.pool import Pool\n"
+        f"with Pool(1, {HANDLER!r}, 0) as pool:\n"
+        "    pool.call(0, 'x', 'parent')\n"
+        "    print(pool.wait()[0][1])\n"
+        "if os.fork() == 0:\n"
+        "    raise SystemExit  # ends no server that is not its own\n"
+        "os.wait()\n"
+        f"with Pool(1, {HANDLER!r}, 0) as pool:\n"
+        "    pool.call(0, 'x', 'parent')\n"
+        "    print(pool.wait()[0][1])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    first, second = map(int, ran.stdout.split())
+    assert first == second and not alive(first)
+    assert not ran.stderr
