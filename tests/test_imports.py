@@ -107,6 +107,7 @@ ASKING = {
     "cli/output.py": "/dev/null",
     "codec/cache.py": "the codec imports nothing of the project; every OSError there means another folder",
     "workers/machine.py": "/proc and /sys, where an OSError means that a value is unknown",
+    "workers/forkserver.py": "the working folder, which may be gone: workers then start in the server's",
 }
 _METHODS = (
     *("exists", "is_dir", "is_file", "is_symlink", "is_mount", "iterdir", "glob", "rglob", "stat", "lstat", "samefile"),
