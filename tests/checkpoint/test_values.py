@@ -41,6 +41,22 @@ def test_overflow_is_an_error_that_names_tensor_and_value(dtype: str) -> None:
         to_float16(values, dtype, source(dtype))
 
 
+@pytest.mark.parametrize("position", [0, 1 << 14, 40_000, -1])
+def test_one_large_bfloat16_is_seen_wherever_it_is(position: int) -> None:
+    values = np.tile(bfloat16([1.0, -0.5]), 25_000)
+    values[position] = bfloat16([-131072.0])[0]
+    with pytest.raises(InputError, match=r"layer.weight holds -131072"):
+        to_float16(values, "BF16", source("BF16"))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (2, 20_000)])
+def test_bfloat16_of_any_shape(shape: tuple[int, ...]) -> None:
+    bits = np.random.default_rng(0).integers(0, 0x4780, shape).astype(np.uint16)
+    values = to_float16(bits, "BF16", source("BF16"))
+    assert values.shape == shape and values.flags.c_contiguous
+    np.testing.assert_array_equal(values, (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float16))
+
+
 def test_infinities_and_nans_of_the_source_stay() -> None:
     values = to_float16(np.array([np.inf, np.nan, -np.inf], np.float32), "F32", source("F32"))
     assert np.isinf(values).tolist() == [True, False, True]
