@@ -40,6 +40,25 @@ class Comparison:
     def same_model(self) -> bool:
         return not self.differences
 
+    @property
+    def exit_code(self) -> int:
+        """The command's."""
+        return 0 if self.same_model else 1
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: docs/json.md."""
+        return {
+            "first": str(self.first),
+            "second": str(self.second),
+            "same_model": self.same_model,
+            "same_bytes": self.same_bytes,
+            "tensor_parallel_size": self.tp,
+            "tensors": self.tensors,
+            "compressed_weights": self.compressed_weights,
+            "differences": self.differences,
+            "coding": self.coding,
+        }
+
 
 def compare(
     first: str | os.PathLike[str],

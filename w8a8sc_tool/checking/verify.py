@@ -66,6 +66,26 @@ class Report:
     def ok(self) -> bool:
         return not self.findings
 
+    @property
+    def exit_code(self) -> int:
+        """The command's."""
+        return 0 if self.ok else 1
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: docs/json.md."""
+        return {
+            "directory": str(self.directory),
+            "ok": self.ok,
+            "tensor_parallel_size": self.tp,
+            "manifest": self.has_manifest,
+            "source": str(self.against_source) if self.against_source else None,
+            "tensors": self.tensors,
+            "bytes": self.bytes,
+            "compressed_weights": self.compressed_weights,
+            "findings": [{"what": finding.what, "where": finding.where} for finding in self.findings],
+            "not_checked": self.not_checked,
+        }
+
 
 def verify(
     directory: str | os.PathLike[str],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,9 +34,9 @@ def verify(directory: str, source: str | None, quick: bool, processes: int | Non
 
     out = Output(as_json=as_json, quiet=quiet)
     report = job.verify(directory, source=source, quick=quick, processes=processes, progress=out)
-    out.document(_report_document(report))
+    out.document(report.document())
     _show_report(report, out)
-    return 0 if report.ok else 1
+    return report.exit_code
 
 
 @group.command(short_help="Say whether two directories hold the same model")
@@ -57,9 +57,9 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
 
     out = Output(as_json=as_json, quiet=quiet)
     comparison = job.compare(first, second, processes=processes, progress=out)
-    out.document(_comparison_document(comparison))
+    out.document(comparison.document())
     _show_comparison(comparison, out)
-    return 0 if comparison.same_model else 1
+    return comparison.exit_code
 
 
 @group.command(short_help="Show what a checkpoint or a directory holds")
@@ -78,23 +78,8 @@ def inspect(path: str, as_json: bool, quiet: bool) -> None:
     inspection = job.inspect(path)
     for warning in inspection.warnings:
         out.note(warning)
-    out.document(_inspection_document(inspection))
+    out.document(inspection.document())
     _show_inspection(inspection, out)
-
-
-def _report_document(report: Report) -> dict[str, Any]:
-    return {
-        "directory": str(report.directory),
-        "ok": report.ok,
-        "tensor_parallel_size": report.tp,
-        "manifest": report.has_manifest,
-        "source": str(report.against_source) if report.against_source else None,
-        "tensors": report.tensors,
-        "bytes": report.bytes,
-        "compressed_weights": report.compressed_weights,
-        "findings": [{"what": finding.what, "where": finding.where} for finding in report.findings],
-        "not_checked": report.not_checked,
-    }
 
 
 def _show_report(report: Report, out: Output) -> None:
@@ -108,20 +93,6 @@ def _show_report(report: Report, out: Output) -> None:
         f"{verdict}: TP {report.tp}, {report.tensors} tensors ({report.compressed_weights} compressed weights), "
         f"{size(report.bytes)}{against}"
     )
-
-
-def _comparison_document(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "first": str(comparison.first),
-        "second": str(comparison.second),
-        "same_model": comparison.same_model,
-        "same_bytes": comparison.same_bytes,
-        "tensor_parallel_size": comparison.tp,
-        "tensors": comparison.tensors,
-        "compressed_weights": comparison.compressed_weights,
-        "differences": comparison.differences,
-        "coding": comparison.coding,
-    }
 
 
 def _show_comparison(comparison: Comparison, out: Output) -> None:
@@ -140,32 +111,6 @@ def _show_comparison(comparison: Comparison, out: Output) -> None:
         f"{verdict}{same}: TP {comparison.tp}, {comparison.tensors} tensors, "
         f"{comparison.compressed_weights} compressed weights"
     )
-
-
-def _inspection_document(inspection: Inspection) -> dict[str, Any]:
-    return {
-        "path": str(inspection.path),
-        "kind": inspection.kind,
-        "architecture": inspection.architecture,
-        "tensor_parallel_size": inspection.tp if inspection.kind == "sharded_state" else None,
-        "sealed": inspection.sealed,
-        "files": inspection.files,
-        "bytes": inspection.bytes,
-        "totals": {kind: {"modules": count, "bytes": total} for kind, (count, total) in inspection.totals().items()},
-        "modules": [
-            {
-                "name": row.name,
-                "layer": row.layer,
-                "quantization": row.quantization,
-                "shape": list(row.shape) if row.shape is not None else None,
-                "bytes": row.bytes,
-                "ratio": row.ratio,
-                "fallback": row.fallback,
-            }
-            for row in inspection.modules
-        ],
-        "warnings": inspection.warnings,
-    }
 
 
 def _show_inspection(inspection: Inspection, out: Output) -> None:

@@ -14,11 +14,11 @@ from .options import takes
 from .output import Output, duration
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from ..conversion.convert import Compressed
     from ..conversion.preparation import Prepared
-    from ..jobs.batch import Outcome
+    from ..jobs.serving import Advice
     from ..options import CompressKeywords
     from ..planning import Plan
 
@@ -46,9 +46,7 @@ def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool,
         _dry_run(job.prepare(model, output, options, out), out)
         return
     results = job.carry_out(model, output, options, out)
-    out.document([_compressed_document(result) for result in results])
-    for result in results:
-        _show_compressed(result, out)
+    _show_results(results, out)
 
 
 def _of_directory(function: F) -> F:
@@ -113,9 +111,7 @@ def _reshard(
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)
     results = job.reshard(directory, output, tp=tp, compress=compress, progress=out, **how)
-    out.document([_compressed_document(result) for result in results])
-    for result in results:
-        _show_compressed(result, out)
+    _show_results(results, out)
 
 
 @group.command(short_help="Carry out many conversions that a YAML file lists")
@@ -146,49 +142,25 @@ def batch(file: str, engine: Any, ray_address: str | None, processes: int | None
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)
     outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, progress=out)
-    out.document([_outcome_document(outcome) for outcome in outcomes])
+    out.document([outcome.document() for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:
         sizes, made = ", ".join(map(str, outcome.tp)), size(outcome.output_bytes) if outcome.ok else ""
         error = outcome.error.replace("\n", "; ")[:200]
         rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), error))
     out.table(rows, right=(3, 4))
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
-
-
-def _outcome_document(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "model": outcome.model,
-        "tensor_parallel_sizes": list(outcome.tp),
-        "state": outcome.state,
-        "error": outcome.error or None,
-        "directories": list(outcome.directories),
-        "output_bytes": outcome.output_bytes,
-        "seconds": round(outcome.seconds, 3),
-    }
+    return max(outcome.exit_code for outcome in outcomes)
 
 
 def _dry_run(prepared: Prepared, out: Output) -> None:
     """Show what a run would do, which has been prepared and goes no further."""
     targets = list(zip(prepared.plans, prepared.targets, prepared.done))
-    out.document([_plan_document(plan, target, already_done=done is not None) for plan, target, done in targets])
+    out.document(prepared.document())
     for plan, target, done in targets:
         if done is not None:
             out.result(f"already done: {target} holds this checkpoint, made with these options")
         else:
             _show_plan(plan, out)
-
-
-def _plan_document(plan: Plan, target: Path, *, already_done: bool) -> dict[str, Any]:
-    return {
-        "directory": str(target),
-        "already_done": already_done,
-        "tensor_parallel_size": plan.tp,
-        "source_bytes": plan.source_bytes,
-        "estimated_bytes_per_rank": plan.estimated_rank_bytes,
-        "warnings": list(plan.warnings),
-        "tensors": list(plan.records()),
-    }
 
 
 def _show_plan(plan: Plan, out: Output) -> None:
@@ -212,34 +184,16 @@ def _show_plan(plan: Plan, out: Output) -> None:
         out.note(warning)
 
 
-def _serving(result: Compressed) -> tuple[str | None, str | None]:
-    """The command that serves a result, or why it cannot be served on the usual chips."""
-    from ..jobs.serving import command_for
+def _show_results(results: Sequence[Compressed], out: Output) -> None:
+    from ..jobs.serving import advise
 
-    try:
-        return str(command_for(result)), None
-    except UsageError as error:
-        return None, error.problems[0].what
-
-
-def _compressed_document(result: Compressed) -> dict[str, Any]:
-    command, problem = _serving(result)
-    return {
-        "directory": str(result.directory),
-        "tensor_parallel_size": result.tp,
-        "already_done": result.already_done,
-        "source_bytes": result.source_bytes,
-        "output_bytes": result.output_bytes,
-        "weight_ratio": result.weight_ratio,
-        "fallbacks": result.fallbacks,
-        "seconds": round(result.seconds, 3),
-        "warnings": list(result.warnings),
-        "serve": command,
-        "serve_problem": problem,
-    }
+    advices = [advise(result) for result in results]
+    out.document([result.document() | advice.document() for result, advice in zip(results, advices)])
+    for result, advice in zip(results, advices):
+        _show_compressed(result, advice, out)
 
 
-def _show_compressed(result: Compressed, out: Output) -> None:
+def _show_compressed(result: Compressed, advice: Advice, out: Output) -> None:
     if result.already_done:
         out.result(f"already done: {result.directory} holds this checkpoint, made with these options")
     else:
@@ -255,8 +209,8 @@ def _show_compressed(result: Compressed, out: Output) -> None:
         out.result("  nothing was compressed: the checkpoint has no layer that can be W8A8SC")
     for reason, count in sorted(result.fallbacks.items()):
         out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
-    command, problem = _serving(result)
-    out.result(f"  serve it with: {command}" if command else f"  it cannot be served on usual chips: {problem}")
+    problem = f"  it cannot be served on usual chips: {advice.problem}"
+    out.result(f"  serve it with: {advice.command}" if advice.command else problem)
 
 
 _REASONS = {

@@ -14,7 +14,6 @@ from .output import Output
 if TYPE_CHECKING:
     from ..jobs.generate import Generated
     from ..jobs.serving import Prepared
-    from ..runtime.sampling import Sampling
     from ..serving import Estimate
     from ..serving.environment import Row
 
@@ -118,9 +117,9 @@ def generate(
         device=device,
         on_token=lambda token, text: out.stream(text),
     )
-    out.document(_generated_document(generated))
+    out.document(generated.document())
     _show_generated(generated, out)
-    return 0 if generated.ok else 1
+    return generated.exit_code
 
 
 @group.command(
@@ -249,7 +248,7 @@ def fit(
         draw(estimates, Path(plot))
     out.document([one.document() for one in estimates])
     _show_fit(estimates, out)
-    return 0 if all(one.fits for one in estimates) or (not tp and any(one.fits for one in estimates)) else 1
+    return job.exit_code(estimates, every=bool(tp))
 
 
 @group.command(short_help="Say whether this machine can convert, and serve")
@@ -275,43 +274,25 @@ def doctor(device: bool, task: Any, as_json: bool, quiet: bool) -> int:
     out = Output(as_json=as_json, quiet=quiet)
     if device:
         return _doctor_device(out)
-    from ..jobs import doctor as job
-    from ..serving.environment import missing
+    from ..jobs.doctor import examine_for
 
-    host = job.this_machine()
-    rows = job.examine(host)
-    tasks: list[Any] = [task] if task else ["convert", *(["serve"] if host.has_npu else [])]
-    wrong = [row for wanted in tasks for row in missing(rows, wanted)]
-    out.document({"ok": not wrong, "judged": tasks, "rows": [_row_document(row) for row in rows]})
-    _show_rows(rows, tasks, out)
-    return 4 if wrong else 0
+    examination = examine_for(task)
+    out.document(examination.document())
+    _show_rows(examination.rows, examination.tasks, out)
+    return examination.exit_code
 
 
 def _doctor_device(out: Output) -> int:
     from ..jobs.device import check_device
 
     report = check_device()
-    out.document(
-        {
-            "ok": report.ok,
-            "missing": report.missing,
-            "operators": [
-                {"operator": o.operator, "shape": o.shape, "ok": o.ok, "difference": o.difference, "error": o.error}
-                for o in report.outcomes
-            ],
-        }
-    )
+    out.document(report.document())
     for missing in report.missing:
         out.result(f"missing: {missing}")
     for o in report.outcomes:
         outcome = o.error or f"difference {o.difference:.2g}, allowed {o.allowed:g}"
         out.result(f"{'ok    ' if o.ok else 'WRONG '} {o.operator}, {o.shape}: {outcome}")
-    return 4 if report.missing else 0 if report.ok else 1
-
-
-def _row_document(row: Row) -> dict[str, Any]:
-    names = ("task", "what", "found", "wanted", "why", "mend", "ok")
-    return {name: getattr(row, name) for name in names}
+    return report.exit_code
 
 
 def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
@@ -386,35 +367,13 @@ def _tokens_of(text: str | None) -> list[int] | None:
     return [int(word) for word in words]
 
 
-def _generated_document(generated: Generated) -> dict[str, Any]:
-    return {
-        "prompt_tokens": generated.prompt,
-        "tokens": generated.tokens,
-        "text": generated.text,
-        "tensor_parallel_size": generated.tp,
-        "sampling": _sampling_document(generated.sampling),
-        "load_seconds": round(generated.load_seconds, 3),
-        "prompt_seconds": round(generated.prompt_seconds, 3),
-        "tokens_per_second": round(generated.tokens_per_second, 2),
-        "compared": generated.compared,
-        "differs_at": generated.differs_at,
-        "margin_there": round(generated.margin_there, 4) if generated.differs_at is not None else None,
-        "ok": generated.ok,
-    }
-
-
-def _sampling_document(sampling: Sampling) -> dict[str, float]:
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
-    return {name: getattr(sampling, name) for name in names}
-
-
 def _show_generated(generated: Generated, out: Output) -> None:
     out.result("" if generated.text is not None else ",".join(map(str, generated.tokens)))
     out.note(
         f"TP {generated.tp}: {len(generated.prompt)} tokens of prompt in {generated.prompt_seconds:.2f} s, "
         f"{len(generated.tokens)} generated, {generated.tokens_per_second:.1f} per second"
     )
-    settings = _sampling_document(generated.sampling).items()
+    settings = generated.sampling.document().items()
     out.note(
         "greedy" if not generated.sampling.temperature else ", ".join(f"{name} {value:g}" for name, value in settings)
     )

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..layouts import UNCOMPRESSED
 from ..sharded_state import Manifest, recover
@@ -41,6 +42,20 @@ class Compressed:
     def fallbacks(self) -> dict[str, int]:
         """Number of linear layers per fallback reason."""
         return dict(Counter(layer.fallback for layer in self.manifest.layers if layer.fallback))
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints of it, but for how it is served: docs/json.md."""
+        return {
+            "directory": str(self.directory),
+            "tensor_parallel_size": self.tp,
+            "already_done": self.already_done,
+            "source_bytes": self.source_bytes,
+            "output_bytes": self.output_bytes,
+            "weight_ratio": self.weight_ratio,
+            "fallbacks": self.fallbacks,
+            "seconds": round(self.seconds, 3),
+            "warnings": list(self.warnings),
+        }
 
 
 def convert(prepared: Prepared, progress: Progress) -> list[Compressed]:

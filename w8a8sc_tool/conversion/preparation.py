@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .._version import VERSION
 from ..backends.msmodelslim.installed import Backend
@@ -64,6 +64,21 @@ class Prepared:
     targets: Sequence[Path]
     settings: Settings
     done: Sequence[Manifest | None] = field(default_factory=list)
+
+    def document(self) -> list[dict[str, Any]]:
+        """What a dry run prints with --json: docs/json.md."""
+        return [
+            {
+                "directory": str(target),
+                "already_done": done is not None,
+                "tensor_parallel_size": plan.tp,
+                "source_bytes": plan.source_bytes,
+                "estimated_bytes_per_rank": plan.estimated_rank_bytes,
+                "warnings": list(plan.warnings),
+                "tensors": list(plan.records()),
+            }
+            for plan, target, done in zip(self.plans, self.targets, self.done)
+        ]
 
 
 def target_folder(output: Path, name: str, tp: int, kind: str = "w8a8sc") -> Path:

@@ -94,6 +94,23 @@ class Outcome:
     def ok(self) -> bool:
         return self.state in ("made", "done")
 
+    @property
+    def exit_code(self) -> int:
+        """The command's."""
+        return 0 if self.ok else 1
+
+    def document(self) -> dict[str, Any]:
+        """One of those that --json prints: docs/json.md."""
+        return {
+            "model": self.model,
+            "tensor_parallel_sizes": list(self.tp),
+            "state": self.state,
+            "error": self.error or None,
+            "directories": list(self.directories),
+            "output_bytes": self.output_bytes,
+            "seconds": round(self.seconds, 3),
+        }
+
 
 def load(path: Path) -> Batch:
     """Read a batch file; environment variables and ~ in paths are replaced, relative paths are relative to the file.

@@ -26,6 +26,17 @@ class DeviceReport:
     def ok(self) -> bool:
         return not self.missing and all(outcome.ok for outcome in self.outcomes)
 
+    @property
+    def exit_code(self) -> int:
+        """The command's."""
+        return 4 if self.missing else 0 if self.ok else 1
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: docs/json.md."""
+        names = ("operator", "shape", "ok", "difference", "error")
+        operators = [{name: getattr(outcome, name) for name in names} for outcome in self.outcomes]
+        return {"ok": self.ok, "missing": self.missing, "operators": operators}
+
 
 def check_device(device: str = "npu:0") -> DeviceReport:
     """Run every operator on the device against the CPU reference."""

@@ -60,6 +60,28 @@ class Generated:
         """Whether the comparison, if there was one, found nothing wrong."""
         return self.differs_at is None or (self.tp > 1 and self.margin_there <= TOLERANCE)
 
+    @property
+    def exit_code(self) -> int:
+        """The command's."""
+        return 0 if self.ok else 1
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: docs/json.md."""
+        return {
+            "prompt_tokens": self.prompt,
+            "tokens": self.tokens,
+            "text": self.text,
+            "tensor_parallel_size": self.tp,
+            "sampling": self.sampling.document(),
+            "load_seconds": round(self.load_seconds, 3),
+            "prompt_seconds": round(self.prompt_seconds, 3),
+            "tokens_per_second": round(self.tokens_per_second, 2),
+            "compared": self.compared,
+            "differs_at": self.differs_at,
+            "margin_there": round(self.margin_there, 4) if self.differs_at is not None else None,
+            "ok": self.ok,
+        }
+
 
 def generate(
     directory: str | os.PathLike[str],

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..errors import InputError
@@ -59,6 +59,32 @@ class Inspection:
             count, size = totals.get(key, (0, 0))
             totals[key] = (count + 1, size + row.bytes)
         return dict(sorted(totals.items(), reverse=True))
+
+    def document(self) -> dict[str, Any]:
+        """What --json prints: docs/json.md."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "architecture": self.architecture,
+            "tensor_parallel_size": self.tp if self.kind == "sharded_state" else None,
+            "sealed": self.sealed,
+            "files": self.files,
+            "bytes": self.bytes,
+            "totals": {kind: {"modules": count, "bytes": total} for kind, (count, total) in self.totals().items()},
+            "modules": [
+                {
+                    "name": row.name,
+                    "layer": row.layer,
+                    "quantization": row.quantization,
+                    "shape": list(row.shape) if row.shape is not None else None,
+                    "bytes": row.bytes,
+                    "ratio": row.ratio,
+                    "fallback": row.fallback,
+                }
+                for row in self.modules
+            ],
+            "warnings": self.warnings,
+        }
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:

@@ -296,3 +296,29 @@ def command_for(result: Compressed) -> Command:
     )
     memory = _memory(result.directory, service, {}, CHIP_MEMORY, compressed_masks=False)
     return build(dataclasses.replace(service, memory=memory))
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The command that serves a directory on chips of the usual size, or why there is none."""
+
+    command: str | None
+    problem: str | None
+
+    def document(self) -> dict[str, str | None]:
+        """What --json prints of it beside the directory: docs/json.md."""
+        return {"serve": self.command, "serve_problem": self.problem}
+
+
+def advise(result: Compressed) -> Advice:
+    """How to serve what a conversion made."""
+    try:
+        return Advice(str(command_for(result)), None)
+    except UsageError as error:
+        return Advice(None, error.problems[0].what)
+
+
+def exit_code(estimates: Sequence[Estimate], *, every: bool) -> int:
+    """Of `fit`: 0 if every size fits or, where sizes were not asked for, if one does."""
+    fitting = [estimate.fits for estimate in estimates]
+    return 0 if (all(fitting) if every else any(fitting)) else 1

@@ -22,6 +22,11 @@ class Sampling(msgspec.Struct, frozen=True):
     min_p: float = 0.0
     repetition_penalty: float = 1.0
 
+    def document(self) -> dict[str, float]:
+        """The values by their names, in the order of the command line."""
+        names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+        return {name: getattr(self, name) for name in names}
+
     def problem(self) -> str | None:
         """What is wrong with the values, if anything is: vLLM refuses the same."""
         if not 0 <= self.temperature < math.inf:
