@@ -105,7 +105,7 @@ def test_what_only_starts_workers_loads_no_kernels() -> None:
 # Who may ask a file system without w8a8sc_tool/io, and why.
 ASKING = {
     "cli/output.py": "/dev/null",
-    "codec/cache.py": "the codec imports nothing of the project; every OSError there means another folder",
+    "codec/kernel_cache.py": "the codec imports nothing of the project; every OSError there means another folder",
     "workers/machine.py": "/proc and /sys, where an OSError means that a value is unknown",
     "workers/forkserver.py": "the working folder, which may be gone: workers then start in the server's",
 }

@@ -19,7 +19,7 @@ import zstandard
 from tests.codec.plain_kernel import encode_plainly
 from w8a8sc_tool.backends.msmodelslim.installed import executor_path, installed_executor
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
-from w8a8sc_tool.codec.tables import FRACTAL_COLUMNS, FRACTAL_ROWS
+from w8a8sc_tool.codec.format import FRACTAL_COLUMNS, FRACTAL_ROWS
 
 from . import measure, weights
 

@@ -7,12 +7,14 @@ import statistics
 import numba
 import numpy as np
 
-from w8a8sc_tool.codec import encode_vectors as coder
+from w8a8sc_tool.codec import encode_low_vectors as coder
 from w8a8sc_tool.codec.dictionary import rank_bytes
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
-from w8a8sc_tool.codec.encode_low import LOW_CODES, LOW_UNITS
-from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE, fill_tables
+from w8a8sc_tool.codec.encode_low_plain import LOW_CODES, LOW_UNITS
+from w8a8sc_tool.codec.format import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
+from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.shares import SHARE_BYTES, SHARE_STRIDE, deal_tile
+from w8a8sc_tool.codec.streams import CODES, fill_tables
 from w8a8sc_tool.codec.symbols import (
     CODES_AT,
     NEXT_FAR_AT,
@@ -22,8 +24,6 @@ from w8a8sc_tool.codec.symbols import (
     look_up,
     put_far,
 )
-from w8a8sc_tool.codec.tables import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
-from w8a8sc_tool.codec.tiling import deal_tile
 from w8a8sc_tool.codec.vectors import U64x4, lane, load, splat, store
 
 from . import measure, weights
@@ -63,7 +63,7 @@ def _encode(steps, source, stride, n, k, target, scratch):  # type: ignore[no-un
             if steps > 3:
                 rank_bytes(totals, 36, dictionary)
             if steps > 8:
-                done += coder.code_symbols(scratch, SHARE_BYTES, dictionary, codes, units, target, 0, 0, 0)
+                done += coder.code_symbols(scratch, SHARE_BYTES, dictionary, codes, units, target, (0, 0, 0))
             elif steps > 4:
                 fill_tables(dictionary, 36, LOW_CODES, LOW_UNITS, 0, codes, units)
                 fill_symbol_tables(scratch, 0, codes, units)

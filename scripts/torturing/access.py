@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w8a8sc_tool.codec.cache import cache_folder
+from w8a8sc_tool.codec.kernel_cache import cache_folder
 
 from .stage import COMMAND, PACKAGES, SECONDS, Part, Stage, digests
 

@@ -24,7 +24,7 @@ import numpy as np
 from tests.codec import damage
 from w8a8sc_tool import verify
 from w8a8sc_tool.codec import EncodedMatrix, decode_matrix, encode_matrix
-from w8a8sc_tool.codec.tables import Sparsity
+from w8a8sc_tool.codec.format import Sparsity
 from w8a8sc_tool.errors import InputError, W8A8SCError
 from w8a8sc_tool.jobs.reshard import to_checkpoint
 from w8a8sc_tool.sharded_state import manifest as manifest_file

@@ -11,7 +11,7 @@ import pytest
 
 from w8a8sc_tool.checking.compare import compare
 from w8a8sc_tool.codec import encode_matrix
-from w8a8sc_tool.codec.coding import coding_of
+from w8a8sc_tool.codec.provenance import coding_of
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.compress import compress
 

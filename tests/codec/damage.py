@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from w8a8sc_tool.codec import CodecError, EncodedMatrix, MatrixDecoder, encode_matrix
-from w8a8sc_tool.codec.streams import SHARE_STRIDE
-from w8a8sc_tool.codec.tables import COMPRESSED, ENGINES, PACKET_BYTES, PAYLOAD_UNIT, STREAM_UNIT
+from w8a8sc_tool.codec.format import COMPRESSED, ENGINES, PACKET_BYTES, PAYLOAD_UNIT, STREAM_UNIT
+from w8a8sc_tool.codec.shares import SHARE_STRIDE
 
 from .weights import runs, sparse
 

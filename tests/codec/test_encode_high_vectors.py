@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from w8a8sc_tool.codec import encode_high_vectors as coder
 from w8a8sc_tool.codec import encode_matrix
 from w8a8sc_tool.codec.encode import TARGET_SLACK
-from w8a8sc_tool.codec.encode_high import code_high_plainly
-from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES
+from w8a8sc_tool.codec.encode_high_plain import code_high_plainly
+from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.shares import SHARE_BYTES
+from w8a8sc_tool.codec.streams import CODES
 
 from . import reference
-from .test_encode_vectors import FAR, NEAR, SKIP, Tile, tiles
+from .test_encode_low_vectors import FAR, NEAR, SKIP, Tile, tiles
 
 RUN = {1: 26, 2: 27, 3: 28, 4: 29}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w8a8sc_tool.codec import MatrixDecoder, MatrixEncoder, TooLargeError, decode_matrix, encode_matrix
-from w8a8sc_tool.codec.tables import Sparsity
+from w8a8sc_tool.codec.format import Sparsity
 
 from . import reference
 from .weights import matrices, runs, sparse

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from w8a8sc_tool.codec import tables
-from w8a8sc_tool.codec.tables import HIGH, LOW, MODES, Mode
+from w8a8sc_tool.codec.format import HIGH, LOW, MODES, Mode
 
 from . import reference
 

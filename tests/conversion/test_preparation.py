@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from w8a8sc_tool import codec
 from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.conversion import draft
 from w8a8sc_tool.conversion.convert import target_folder
@@ -195,7 +196,7 @@ def test_unfinished_work_of_another_codec_says_who_began_it(
 ) -> None:
     with monkeypatch.context() as newer:
         newer.setattr(draft, "VERSION", "7.0")
-        newer.setattr(draft, "CODEC_VERSION", 2)
+        newer.setattr(codec, "CODEC_VERSION", 2)
         stop(tiny, tmp_path, 0.6, [2])
     with pytest.raises(InputError, match=r'begun by w8a8sc "7\.0" \(this is .*codec_version was 2, now it is 1'):
         compress(tiny, tmp_path, tp=2, name="Tiny", processes=1)

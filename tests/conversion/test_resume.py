@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from w8a8sc_tool.conversion import draft, recorder
+from w8a8sc_tool import codec
+from w8a8sc_tool.conversion import recorder
 from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.conversion.draft import DirectoryDraft
 from w8a8sc_tool.errors import InputError, WorkError
@@ -108,7 +109,7 @@ def test_other_options_are_noticed(tiny: Path, tmp_path: Path, monkeypatch: pyte
     stop(tiny, tmp_path, 0.5, [2])
     with pytest.raises(InputError, match=r"options was .*now it is .*--no-resume"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, max_ratio=0.9)
-    monkeypatch.setattr(draft, "CODEC_VERSION", 2)
+    monkeypatch.setattr(codec, "CODEC_VERSION", 2)
     with pytest.raises(InputError, match="codec_version was 1, now it is 2"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
     compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, resume=False)

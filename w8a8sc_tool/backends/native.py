@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..codec import EncodedTiles, MatrixEncoder, TooLargeError
-from ..codec.tables import TILE_COLUMNS
+from ..codec.format import TILE_COLUMNS
 from ..layouts import Module, Output, Slice
 from .produce import columns_of, joined_rows, rank_groups
 from .shards import CompressedShard

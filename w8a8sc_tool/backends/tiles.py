@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..codec import EncodedTiles, Tiling
-from ..codec.tables import TILE_COLUMNS
+from ..codec.format import TILE_COLUMNS
 from ..layouts import Slice
 
 Rows = tuple[tuple[str, int, int], ...]

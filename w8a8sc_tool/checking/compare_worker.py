@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codec import CodecError, Sparsity, decode_matrix
-from ..codec.coding import coding_of
+from ..codec.provenance import coding_of
 from ..errors import InputError
 from ..io.safetensors import StoredTensor, TensorFile
 

@@ -21,8 +21,14 @@ Errors. Compressed tensors that break the format, whatever their bytes, raise a 
 cause, and cause no access out of range. A matrix that would outgrow its consumers raises TooLargeError. An argument of
 the wrong kind is a TypeError or ValueError. What decoding can not find: docs/format.md, section 13.
 
-Files in reading order: tables (constants, codes), tiling (sections 3 to 5), dictionary (6), encode (7 to 11), decode
-(13), matrix (12), coding (what a compressed weight shows of its encoder). They import nothing of the package.
+Kernels. numba compiles them when the first matrix is encoded or decoded, which takes half a minute and one line on
+standard error, and keeps them on disk; importing this room does nothing. `ensure_compiled` does it ahead.
+
+Files in reading order: format (constants, codes), tables (what follows from them), tiling (sections 3 and 4), shares
+(5), dictionary (6), streams (7, 9 to 11), then the encoder: encode with a plain coder and one by vectors for each mode,
+and the symbols that the latter begin with; the decoder: decode, decode_packets (every rule, 8 and 13), decode_groups
+(the same, fast); matrix (12), provenance (what a compressed weight shows of its encoder). Below them intrinsics and
+vectors, what numba lacks, and jit and kernel_cache. They import nothing of the package.
 """
 
 from __future__ import annotations
@@ -44,7 +50,8 @@ _PUBLIC = {
     "MatrixEncoder": "matrix",
     "decode_matrix": "matrix",
     "encode_matrix": "matrix",
-    "Sparsity": "tables",
+    "CODEC_VERSION": "format",
+    "Sparsity": "format",
     "Tiling": "tiling",
 }
 
@@ -54,6 +61,8 @@ if TYPE_CHECKING:
     from .errors import MatrixError as MatrixError
     from .errors import TileError as TileError
     from .errors import TooLargeError as TooLargeError
+    from .format import CODEC_VERSION as CODEC_VERSION
+    from .format import Sparsity as Sparsity
     from .matrix import DecodedBlock as DecodedBlock
     from .matrix import EncodedMatrix as EncodedMatrix
     from .matrix import EncodedTiles as EncodedTiles
@@ -61,13 +70,26 @@ if TYPE_CHECKING:
     from .matrix import MatrixEncoder as MatrixEncoder
     from .matrix import decode_matrix as decode_matrix
     from .matrix import encode_matrix as encode_matrix
-    from .tables import Sparsity as Sparsity
     from .tiling import Tiling as Tiling
 
-__all__ = [*_PUBLIC]  # noqa: PLE0604
+__all__ = [*_PUBLIC, "ensure_compiled"]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def ensure_compiled() -> None:
+    """Compile the kernels unless that is done, so that processes started next only load them.
+
+    Without a folder to keep them, every process has to compile its own. Nothing of numba is loaded if all is there.
+    """
+    from .kernel_cache import cache_folder, is_complete
+
+    folder = cache_folder()
+    if folder is not None and not is_complete(folder):
+        from .matrix import compile_kernels
+
+        compile_kernels()

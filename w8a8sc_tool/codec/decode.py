@@ -7,16 +7,13 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from .decode_groups import TABLE_ALIGNMENT, TABLE_BYTES, decode_groups
+from .decode_packets import BYPASS_LENGTH, CAUSES, NOT_CANONICAL, OK, OUTSIDE, decode_packets, read_header
 from .encode import SCRATCH_BYTES as ENCODER_SCRATCH_BYTES
 from .encode import TARGET_SLACK
-from .encode_high import code_high_plainly
-from .encode_low import code_low_plainly
-from .groups import TABLE_ALIGNMENT, TABLE_BYTES, decode_groups
-from .jit import copied_part, kernel, part
-from .memory import load64
-from .packets import BYPASS_LENGTH, CAUSES, NOT_CANONICAL, OK, OUTSIDE, decode_packets, read_header
-from .streams import CODES, SHARE_STRIDE
-from .tables import (
+from .encode_high_plain import code_high_plainly
+from .encode_low_plain import code_low_plainly
+from .format import (
     COMPRESSED,
     ENGINES,
     FRACTAL_BYTES,
@@ -28,9 +25,12 @@ from .tables import (
     TILE_BYTES,
     TILE_FRACTALS,
 )
-from .tiling import collect_tile, copy32, payload_address
+from .intrinsics import load64
+from .jit import copied_part, kernel, part
+from .shares import SHARE_STRIDE, collect_tile, copy32
+from .streams import CODES, payload_address
 
-__all__ = ["CAUSES", "SCRATCH_BYTES", "Rules", "Target", "Tiles", "decode_tiles"]
+__all__ = ["CAUSES", "SCRATCH_BYTES", "decode_tiles"]
 
 # Scratch memory: the four shares, as the encoder has them; its other buffers and a payload, to encode a tile again; the
 # table of groups.
@@ -39,24 +39,7 @@ _TABLE_AT = _PAYLOAD_AT + TILE_BYTES + TARGET_SLACK
 SCRATCH_BYTES = _TABLE_AT + TABLE_ALIGNMENT + TABLE_BYTES
 
 
-class Tiles(NamedTuple):
-    """n-tiles first to last - 1 of a matrix [n, k]."""
-
-    n: int
-    k: int
-    first: int
-    last: int
-
-
-class Target(NamedTuple):
-    """Where the matrix goes: the address of its row `first_row`, rows `stride` bytes apart."""
-
-    address: int
-    stride: int
-    first_row: int
-
-
-class Rules(NamedTuple):
+class _Rules(NamedTuple):
     """What is accepted, and how it is found out.
 
     sparsity: 0 low, 1 high, -1 whatever the tiles say; strict: reject bytes other than zero outside of the matrix;
@@ -70,7 +53,7 @@ class Rules(NamedTuple):
     plain: int
 
 
-class _Place(NamedTuple):
+class _Tile(NamedTuple):
     """A tile of `height` by `width` fractals in the matrix.
 
     corner: address of its row 0, column 0 in the target, rows `stride` bytes apart; first_row: the first one that does
@@ -124,15 +107,15 @@ def _load_raw(payload, bytes_, length, shares):
 
 
 @copied_part
-def _decode_coded(payload, bytes_, length, place, rules, buffers, outcome):
+def _decode_coded(payload, bytes_, length, tile, rules, buffers, outcome):
     """Decode a coded tile into its four shares in scratch memory; returns what is wrong, and the engine."""
     shares, dictionary = buffers.scratch, buffers.dictionary
     wrong, engine, high = read_header(payload, bytes_, length, rules.sparsity, dictionary)
     if wrong:
         return wrong, engine
     size = bytes_ // ENGINES
-    last_row = min(place.rows, FRACTAL_ROWS * place.height)
-    ahead = place.corner + place.first_row * place.stride, place.corner + last_row * place.stride, place.stride
+    last_row = min(tile.rows, FRACTAL_ROWS * tile.height)
+    ahead = tile.corner + tile.first_row * tile.stride, tile.corner + last_row * tile.stride, tile.stride
     if rules.plain or not decode_groups(
         payload, size, length, high, dictionary, buffers.scratch + _TABLE_AT, shares, ahead
     ):
@@ -144,52 +127,62 @@ def _decode_coded(payload, bytes_, length, place, rules, buffers, outcome):
 
 
 @copied_part
-def _decode_tile(payload, entry, place, rules, buffers, outcome):
-    """Decode a tile to its place, as its index entry says; returns what is wrong, and the engine."""
+def _decode_tile(payload, entry, tile, rules, buffers, outcome):
+    """Decode a tile to where it belongs, as its index entry says; returns what is wrong, and the engine."""
     bytes_ = np.int64(entry & np.uint64(LENGTH_BITS)) * PAYLOAD_UNIT
-    length = place.height * place.width * (FRACTAL_BYTES // ENGINES)
+    length = tile.height * tile.width * (FRACTAL_BYTES // ENGINES)
     if entry & np.uint64(COMPRESSED):
-        wrong, engine = _decode_coded(payload, bytes_, length, place, rules, buffers, outcome)
+        wrong, engine = _decode_coded(payload, bytes_, length, tile, rules, buffers, outcome)
     else:
         wrong, engine = _load_raw(payload, bytes_, length, buffers.scratch)
     if wrong == OK:
-        clean = collect_tile(buffers.scratch, SHARE_STRIDE, place)
+        clean = collect_tile(buffers.scratch, SHARE_STRIDE, tile)
         if rules.strict and not clean:
             wrong = OUTSIDE
     return wrong, engine
 
 
-_TUPLES = tuple(numba.types.NamedUniTuple(numba.int64, len(t._fields), t) for t in (Tiles, Target, Rules))
-
-
-@kernel(numba.void(numba.int64, numba.uint64[::1], *_TUPLES, numba.int64, numba.int64[::1]))
+@kernel(
+    numba.void(
+        numba.int64,
+        numba.uint64[::1],
+        numba.types.UniTuple(numba.int64, 4),
+        numba.types.UniTuple(numba.int64, 3),
+        numba.types.UniTuple(numba.int64, 4),
+        numba.int64,
+        numba.int64[::1],
+    )
+)
 def decode_tiles(payload, index, tiles, target, rules, scratch, outcome):
     """Decode some n-tiles of a matrix and write the rows that are new in them.
 
     payload: address of the first payload; index: their entries (uint64), already checked against the weight's length;
-    tiles, target, rules: Tiles, Target, Rules; scratch: address of SCRATCH_BYTES. outcome (int64 [4]) receives the
-    cause (0 if all is well, else of CAUSES), the tile within `index`, the engine, and how many tiles were decoded one
-    code at a time.
+    tiles: (n, k, first, last), the n-tiles first to last - 1 of a matrix [n, k]; target: (address, stride, first_row),
+    where matrix row `first_row` goes, rows `stride` bytes apart; rules: as of _Rules; scratch: address of
+    SCRATCH_BYTES. outcome (int64 [4]) receives the cause (0 if all is well, else of CAUSES), the tile within `index`,
+    the engine, and how many tiles were decoded one code at a time.
     """
-    n_fractals = (tiles.n + FRACTAL_ROWS - 1) // FRACTAL_ROWS
-    k_fractals = (tiles.k + FRACTAL_COLUMNS - 1) // FRACTAL_COLUMNS
+    n, k, first, last = tiles
+    address, stride, first_row = target
+    n_fractals = (n + FRACTAL_ROWS - 1) // FRACTAL_ROWS
+    k_fractals = (k + FRACTAL_COLUMNS - 1) // FRACTAL_COLUMNS
     height = min(TILE_FRACTALS, n_fractals)
     buffers = _Buffers(scratch, np.empty(36, np.uint8), np.empty(CODES, np.uint64), np.empty(CODES, np.uint8))
     outcome[:] = 0
-    tile = 0
-    for n_tile in range(tiles.first, tiles.last):
+    number = 0
+    for n_tile in range(first, last):
         start = min(TILE_FRACTALS * n_tile, n_fractals - height)
-        top = target.address + (FRACTAL_ROWS * start - target.first_row) * target.stride
+        top = address + (FRACTAL_ROWS * start - first_row) * stride
         repeated = FRACTAL_ROWS * (TILE_FRACTALS * n_tile - start)
         for left in range(0, k_fractals, TILE_FRACTALS):
-            place = _Place(
-                *(top + left * FRACTAL_COLUMNS, target.stride, repeated),
-                *(tiles.n - FRACTAL_ROWS * start, tiles.k - FRACTAL_COLUMNS * left),
+            tile = _Tile(
+                *(top + left * FRACTAL_COLUMNS, stride, repeated),
+                *(n - FRACTAL_ROWS * start, k - FRACTAL_COLUMNS * left),
                 *(height, min(TILE_FRACTALS, k_fractals - left)),
             )
-            wrong, engine = _decode_tile(payload, index[tile], place, rules, buffers, outcome)
+            wrong, engine = _decode_tile(payload, index[number], tile, _Rules(*rules), buffers, outcome)
             if wrong:
-                outcome[0], outcome[1], outcome[2] = wrong, tile, engine
+                outcome[0], outcome[1], outcome[2] = wrong, number, engine
                 return
-            payload += np.int64(index[tile] & np.uint64(LENGTH_BITS)) * PAYLOAD_UNIT
-            tile += 1
+            payload += np.int64(index[number] & np.uint64(LENGTH_BITS)) * PAYLOAD_UNIT
+            number += 1

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .intrinsics import load64
 from .jit import part
-from .memory import load64
 
 
 @part

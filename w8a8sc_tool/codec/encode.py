@@ -1,37 +1,96 @@
 """The encoder: tiles of a row-major matrix to payloads and index entries."""
 
 # A tile is dealt out to the four engines' shares, counted, its bytes are ranked, and its shares are coded. Two coders
-# of each mode give the same bytes: one that takes many bytes at a time (encode_vectors, encode_high_vectors) and a
-# plain one for tiles with too many bytes far from 0 for that, or too many long runs (encode_low, encode_high).
+# of each mode give the same bytes: one that takes many bytes at a time (encode_low_vectors, encode_high_vectors) and a
+# plain one for tiles with too many bytes far from 0 for that, or too many long runs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from . import encode_high, encode_high_vectors, encode_low, encode_vectors
+from . import encode_high_plain, encode_high_vectors, encode_low_plain, encode_low_vectors
 from .dictionary import count_bytes, rank_bytes, sum_counts
-from .encode_high import code_high_plainly
+from .encode_high_plain import code_high_plainly
 from .encode_high_vectors import code_runs, find_runs
-from .encode_low import code_low_plainly
-from .encode_vectors import code_symbols, find_symbols
+from .encode_low_plain import code_low_plainly
+from .encode_low_vectors import TARGET_SLACK, code_symbols, find_symbols
+from .format import (
+    COMPRESSED,
+    ENGINES,
+    FRACTAL_BYTES,
+    FRACTAL_COLUMNS,
+    FRACTAL_ROWS,
+    HIGH,
+    LOW,
+    PAYLOAD_UNIT,
+    TILE_COLUMNS,
+    TILE_FRACTALS,
+    TILE_ROWS,
+)
 from .jit import kernel, part
-from .streams import CODES, SHARE_STRIDE, store_raw
+from .shares import SHARE_STRIDE, deal_tile
+from .streams import CODES, store_raw
 from .symbols import count_symbols, is_near
-from .tiling import deal_tile
 
-__all__ = [
-    "CODES",
-    "SCRATCH_BYTES",
-    "SHARE_STRIDE",
-    "TARGET_SLACK",
-    "count_tiles",
-    "encode_tiles",
-    "rank_counts",
-]
+__all__ = ["CODES", "SCRATCH_BYTES", "SHARE_STRIDE", "TARGET_SLACK", "count_tiles", "encode_tiles", "rank_counts"]
 
-TARGET_SLACK = encode_vectors.TARGET_SLACK  # by how many bytes a payload may grow past the tile until bypass is due
 # Scratch memory begins with the four shares; what lies behind is only one coder's at a time.
-SCRATCH_BYTES = max(coder.SCRATCH_BYTES for coder in (encode_low, encode_high, encode_vectors, encode_high_vectors))
+SCRATCH_BYTES = max(
+    coder.SCRATCH_BYTES for coder in (encode_low_plain, encode_high_plain, encode_low_vectors, encode_high_vectors)
+)
+_LOW_RANKS, _HIGH_RANKS = LOW.dictionary_size, HIGH.dictionary_size
+
+
+class _Matrix(NamedTuple):
+    """A matrix [n, k], of which row `first_row` lies at address `source`, rows `stride` bytes apart."""
+
+    source: int
+    stride: int
+    first_row: int
+    n: int
+    k: int
+
+
+class _Buffers(NamedTuple):
+    """Memory that every tile uses anew.
+
+    scratch: address of SCRATCH_BYTES; codes (uint64 [CODES]), units (uint8 [CODES]): of a coder; counts: int32
+    [8, 256]; totals: int64 [256]; dictionary: uint8 [36], where the tile's takes the place of the one before.
+    """
+
+    scratch: int
+    codes: np.ndarray
+    units: np.ndarray
+    counts: np.ndarray
+    totals: np.ndarray
+    dictionary: np.ndarray
+
+
+@part
+def _tile_rows(matrix, n_tile):
+    """The first row of an n-tile, and its height in fractals."""
+    n_fractals = (matrix.n + FRACTAL_ROWS - 1) // FRACTAL_ROWS
+    height = min(TILE_FRACTALS, n_fractals)
+    return FRACTAL_ROWS * min(TILE_FRACTALS * n_tile, n_fractals - height), height
+
+
+@part
+def _deal(matrix, n_tile, left, scratch):
+    """Deal the tile whose columns begin with `left` out to the engines; returns its bytes for each, and its corner's
+    address."""
+    top, height = _tile_rows(matrix, n_tile)
+    width = min(TILE_FRACTALS, (matrix.k - left + FRACTAL_COLUMNS - 1) // FRACTAL_COLUMNS)
+    corner = matrix.source + (top - matrix.first_row) * matrix.stride + left
+    deal_tile(corner, matrix.stride, matrix.n - top, matrix.k - left, height, width, scratch, SHARE_STRIDE)
+    return height * width * (FRACTAL_BYTES // ENGINES), corner
+
+
+@part
+def _is_full(matrix, left):
+    """Whether the tile whose columns begin with `left` has all of its fractals, of which the last may be padded."""
+    return matrix.k - left > TILE_COLUMNS - FRACTAL_COLUMNS
 
 
 @part
@@ -41,34 +100,23 @@ def _find(scratch, length, high, common):
 
 
 @part
-def _code(scratch, length, high, symbols, dictionary, codes, units, payload, ahead, stride, rows):
-    """Code a tile whose symbols `_find` has found, or else plainly; returns the payload's bytes, 0 for bypass."""
-    if high:
-        if symbols:
-            return code_runs(scratch, length, dictionary, codes, units, payload)
-        return code_high_plainly(scratch, length, dictionary, codes, units, payload)
-    if symbols:
-        return code_symbols(scratch, length, dictionary, codes, units, payload, ahead, stride, rows)
-    return code_low_plainly(scratch, length, dictionary, codes, units, payload)
-
-
-@part
 def _count_shares(scratch, length, counts, totals):
     """How often each byte occurs in the four shares, into totals (int64 [256]); counts: int32 [8, 256]."""
     counts[:] = 0
-    for engine in range(4):
+    for engine in range(ENGINES):
         count_bytes(scratch + engine * SHARE_STRIDE, length, counts)
     sum_counts(counts, totals)
 
 
 @part
-def _rank_tile(scratch, length, high, plain, dictionary, counts, totals):
+def _rank_tile(length, high, plain, buffers):
     """Rank the bytes of a tile; returns whether its symbols are in scratch memory, for the fast coder.
 
-    dictionary: that of the tile before, whose common byte is the first guess, becomes this tile's; plain: whether the
-    tile before did not suit the fast coder. Then it is likely that this one does not, and counting plainly tells.
+    The common byte of the tile before is the first guess; plain: whether that tile did not suit the fast coder. Then it
+    is likely that this one does not, and counting plainly tells.
     """
-    size = 34 if high else 36
+    scratch, _, _, counts, totals, dictionary = buffers
+    size = _HIGH_RANKS if high else _LOW_RANKS
     guess = np.int64(dictionary[0])
     if not plain and _find(scratch, length, high, guess):
         count_symbols(scratch, length, guess, totals)
@@ -80,6 +128,22 @@ def _rank_tile(scratch, length, high, plain, dictionary, counts, totals):
     return plain and is_near(totals, common, length) and _find(scratch, length, high, common)
 
 
+@part
+def _code(length, high, symbols, buffers, payload, ahead):
+    """Code a tile whose symbols `_find` has found, or else plainly; returns the payload's bytes, 0 for bypass.
+
+    ahead: as of `code_symbols`.
+    """
+    scratch, codes, units, _, _, dictionary = buffers
+    if high:
+        if symbols:
+            return code_runs(scratch, length, dictionary, codes, units, payload)
+        return code_high_plainly(scratch, length, dictionary, codes, units, payload)
+    if symbols:
+        return code_symbols(scratch, length, dictionary, codes, units, payload, ahead)
+    return code_low_plainly(scratch, length, dictionary, codes, units, payload)
+
+
 @kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64)")
 def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, dictionaries, target, index, scratch):
     """Encode n-tiles first_tile to last_tile - 1 of a matrix [n, k]; returns the bytes of their payloads.
@@ -89,38 +153,28 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
     offsets; dictionaries: none (uint8 [0, 36]) for one per tile, else one row for full k-tiles and one for the narrower
     last one; scratch: address of SCRATCH_BYTES. Integers are int64.
     """
-    n_fractals = (n + 15) // 16
-    k_fractals = (k + 31) // 32
-    rows_of_tile = min(8, n_fractals)
-    codes = np.empty(CODES, np.uint64)
-    units = np.empty(CODES, np.uint8)
-    counts = np.empty((8, 256), np.int32)
-    totals = np.empty(256, np.int64)
-    dictionary = np.zeros(36, np.uint8)
-    given = dictionaries.shape[0] > 0
+    matrix = _Matrix(source, stride, first_row, n, k)
+    coder = np.empty(CODES, np.uint64), np.empty(CODES, np.uint8)
+    dictionary = np.zeros(_LOW_RANKS, np.uint8)
+    buffers = _Buffers(scratch, *coder, np.empty((8, 256), np.int32), np.empty(256, np.int64), dictionary)
     symbols = True
-    tile = 0
-    used = 0
+    tile = used = 0
     for n_tile in range(first_tile, last_tile):
-        top = 16 * min(8 * n_tile, n_fractals - rows_of_tile)
-        for left in range(0, k_fractals, 8):
-            width = min(8, k_fractals - left)
-            length = rows_of_tile * width * 128
-            corner = source + (top - first_row) * stride + left * 32
-            deal_tile(corner, stride, n - top, k - left * 32, rows_of_tile, width, scratch, SHARE_STRIDE)
-            if given:
-                dictionary[:] = dictionaries[0 if width == 8 else 1]
+        for left in range(0, k, TILE_COLUMNS):
+            length, corner = _deal(matrix, n_tile, left, scratch)
+            if dictionaries.shape[0]:
+                dictionary[:] = dictionaries[0 if _is_full(matrix, left) else 1]
                 symbols = _find(scratch, length, high, np.int64(dictionary[0]))
             else:
-                symbols = _rank_tile(scratch, length, high, not symbols, dictionary, counts, totals)
-            rows = min(128, n - top) if left + 8 < k_fractals else 0
+                symbols = _rank_tile(length, high, not symbols, buffers)
+            rows = min(TILE_ROWS, n - _tile_rows(matrix, n_tile)[0]) if left + TILE_COLUMNS < k else 0
             payload = target + used
-            coded = _code(scratch, length, high, symbols, dictionary, codes, units, payload, corner + 256, stride, rows)
-            entry = np.uint64(1 << 15)
+            coded = _code(length, high, symbols, buffers, payload, (corner + TILE_COLUMNS, stride, rows))
+            entry = np.uint64(COMPRESSED)
             if coded == 0:
                 coded = store_raw(scratch, length, payload)
                 entry = np.uint64(0)
-            index[tile] = entry | np.uint64(coded // 128)
+            index[tile] = entry | np.uint64(coded // PAYLOAD_UNIT)
             tile += 1
             used += coded
     return used
@@ -133,18 +187,12 @@ def count_tiles(source, stride, n, k, counts, scratch):
     counts: int32 [2, 8, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one. Counts stay
     below 2**31: a matrix has to have fewer bytes than that. scratch: address of SCRATCH_BYTES.
     """
-    n_fractals = (n + 15) // 16
-    k_fractals = (k + 31) // 32
-    rows_of_tile = min(8, n_fractals)
-    for n_tile in range((n_fractals + 7) // 8):
-        top = 16 * min(8 * n_tile, n_fractals - rows_of_tile)
-        for left in range(0, k_fractals, 8):
-            width = min(8, k_fractals - left)
-            length = rows_of_tile * width * 128
-            corner = source + top * stride + left * 32
-            deal_tile(corner, stride, n - top, k - left * 32, rows_of_tile, width, scratch, SHARE_STRIDE)
-            for engine in range(4):
-                count_bytes(scratch + engine * SHARE_STRIDE, length, counts[0 if width == 8 else 1])
+    matrix = _Matrix(source, stride, 0, n, k)
+    for n_tile in range((n + TILE_ROWS - 1) // TILE_ROWS):
+        for left in range(0, k, TILE_COLUMNS):
+            length, _ = _deal(matrix, n_tile, left, scratch)
+            for engine in range(ENGINES):
+                count_bytes(scratch + engine * SHARE_STRIDE, length, counts[0 if _is_full(matrix, left) else 1])
 
 
 @kernel("void(int32[:,::1], int64, uint8[::1])")

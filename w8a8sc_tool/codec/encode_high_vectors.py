@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .encode_high import fill_high_tables, plain_packet
+from .encode_high_plain import fill_high_tables, plain_packet
+from .format import ENGINES, HEADER_BYTES, PACKET_BYTES
+from .intrinsics import bits_set, highest_bit, load8, load16, load64, store64
 from .jit import part
-from .memory import bits_set, highest_bit, load8, load16, load64, store64
-from .streams import MARKS_STRIDE, ONES, SHARE_BYTES, SHARE_STRIDE, SLACK, end_stream, pad_streams, write_header
+from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK
+from .streams import MARKS_STRIDE, ONES, end_stream, pad_streams, payload_address, write_header
 from .symbols import (
     CHECKSUMS_AT,
     CODES_AT,
@@ -43,8 +45,6 @@ from .symbols import (
     symbol_bits,
     symbols_of,
 )
-from .tables import HEADER_BYTES
-from .tiling import payload_address
 from .vectors import U8x64, U64x4, U64x8, choose, equal, load, splat, store
 
 # Behind what symbols.py needs: what a share's groups of 8 bytes merge to.
@@ -128,7 +128,7 @@ def find_runs(scratch, length, common):
     list of far bytes, the checksums and the bitmaps of common bytes.
     """
     far_end = scratch + FAR_AT
-    for engine in range(4):
+    for engine in range(ENGINES):
         store64(scratch + SEGMENTS_AT + 8 * engine, np.uint64(far_end))
         far_end = _share_runs(scratch, engine, length, common, far_end)
         if far_end == 0:
@@ -201,7 +201,7 @@ def _cut_plainly(scratch, engine, length, codes, units, payload, stream, done):
         if done == length:
             return stream, done, packet & ~(ONES << np.uint64(used)), used
         store64(payload_address(payload, engine, stream), packet)
-        stream += 8
+        stream += PACKET_BYTES
         if stream >= length:
             return stream, done, packet, used
         if _symbol(indices, done) != SKIP and _is_simple(scratch, engine, done >> 3):
@@ -240,7 +240,7 @@ def _cut_share(scratch, engine, length, codes, units, payload):
         used = end if whole else bits - taken
         first = first if whole else group
         skipped = skipped if whole else taken
-        stream += 0 if whole else 8
+        stream += 0 if whole else PACKET_BYTES
         group += 1
         if stream >= length:
             break
@@ -259,7 +259,7 @@ def code_runs(scratch, length, dictionary, codes, units, payload):
     fill_symbol_tables(scratch, 1, codes, units)
     store(scratch + NEXT_FAR_AT, load(U64x4, scratch + SEGMENTS_AT))
     ends = np.zeros(4, np.int64)
-    for engine in range(4):
+    for engine in range(ENGINES):
         look_up(scratch, engine, 0, length, scratch + CODES_AT, 8)
         put_far(scratch, engine, 0, length, scratch + CODES_AT, 8)
         _merge_share(scratch, length)

@@ -1,16 +1,19 @@
-"""Compiling the kernels: once per installed version, kept on disk, and in memory where nothing can be written."""
+"""Compiling the kernels: when first called, once per installed version, kept on disk or else in memory."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numba.core.config
 
-from . import cache
+from . import kernel_cache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,42 +21,88 @@ F = TypeVar("F", bound=Callable[..., Any])
 _njit: Any = numba.njit
 _config: Any = numba.core.config
 
+_OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+_LOCK = threading.RLock()
+_folder = functools.cache(kernel_cache.cache_folder)
 
-def _announce() -> None:
-    """One line for whoever wonders why the first start takes long; nobody may be there to read it."""
-    if _FOLDER is None:
-        line = "compiling kernels (no folder to keep them can be written) ..."
-    elif not cache.is_complete(_FOLDER):
-        line = f"compiling kernels, once for this version, into {_FOLDER} ..."
-    else:
+
+class Kernel:
+    """A function that is compiled for exactly one signature when it is first called, or taken from the cache."""
+
+    def __init__(self, function: Callable[..., Any], signature: Any) -> None:
+        self._function = function
+        self._signature = signature
+        self._compiled: Any = None
+        self.is_kept = False  # on disk
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._compiled or self.compiled())(*arguments)
+
+    @property
+    def is_compiled(self) -> bool:
+        return self._compiled is not None
+
+    def compiled(self) -> Any:
+        """The numba function."""
+        with _LOCK:
+            if self._compiled is None:
+                self._compiled = self._from_cache() or _njit(self._signature, **_OPTIONS)(self._function)
+        return self._compiled
+
+    def _from_cache(self) -> Any:
+        """The compiled function, from the folder of compiled kernels or written to it; None if that cannot be."""
+        folder = _folder()
+        if folder is None:
+            return None
+        previous = _config.CACHE_DIR
+        _config.CACHE_DIR = str(folder)
+        try:
+            for _ in range(2):
+                try:
+                    compiled = _njit(self._signature, cache=True, **_OPTIONS)(self._function)
+                    self.is_kept = True
+                    return compiled
+                except (OSError, RuntimeError):  # the folder went away or is full: numba cannot use it
+                    return None
+                except Exception:  # files that numba cannot read; an error in the function comes once more in memory
+                    kernel_cache.forget(folder, self._function.__name__)
+        finally:
+            _config.CACHE_DIR = previous
+        return None
+
+
+def kernel(signature: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Make a function a kernel with this signature."""
+    return lambda function: Kernel(function, signature)
+
+
+def compile_all(kernels: Sequence[Kernel]) -> None:
+    """Compile all kernels there are, or take them from the cache; says so, as that takes half a minute.
+
+    Processes that are started afterwards find all of them.
+    """
+    if all(each.is_compiled for each in kernels):
         return
+    with _LOCK:
+        folder = _folder()
+        complete = folder is not None and kernel_cache.is_complete(folder)
+        if not complete:
+            _announce(folder)
+        for each in kernels:
+            each.compiled()
+        if folder is not None and not complete and all(each.is_kept for each in kernels):
+            kernel_cache.mark_complete(folder)
+
+
+def _announce(folder: Path | None) -> None:
+    """One line for whoever wonders why the first start takes long; nobody may be there to read it."""
+    if folder is None:
+        line = "compiling kernels (no folder to keep them can be written) ..."
+    else:
+        line = f"compiling kernels, once for this version, into {folder} ..."
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(line, file=sys.stderr, flush=True)
-
-
-_FOLDER = cache.cache_folder()
-_announce()
-_not_kept: list[str] = []  # kernels that were compiled in memory after all
-_OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
-
-
-def kernel(signature: Any) -> Callable[[F], F]:
-    """Compile a function for exactly one signature, now, or take it from the cache."""
-
-    def compile_now(function: F) -> F:
-        if _FOLDER is not None:
-            previous = _config.CACHE_DIR
-            _config.CACHE_DIR = str(_FOLDER)
-            try:
-                return _njit(signature, cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
-            except (OSError, RuntimeError):  # the folder went away or is full: numba cannot use it
-                _not_kept.append(function.__name__)
-            finally:
-                _config.CACHE_DIR = previous
-        return _njit(signature, **_OPTIONS)(function)  # type: ignore[no-any-return]
-
-    return compile_now
 
 
 def part(function: F) -> F:
@@ -65,9 +114,3 @@ def copied_part(function: F) -> F:
     """A part that is copied into its only caller before anything is compiled: for one that calls large parts, which
     would all be optimized once more with it."""
     return _njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
-
-
-def all_compiled() -> None:
-    """Told by the module that loads the last kernel: processes started from now on find all of them."""
-    if _FOLDER is not None and not _not_kept:
-        cache.mark_complete(_FOLDER)

@@ -11,25 +11,25 @@ import numpy.typing as npt
 
 from . import decode as decoder
 from . import encode as encoder
-from . import jit
 from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
-from .memory import address_of
-from .tables import (
+from .format import (
     COMPRESSED,
     FRACTAL_BYTES,
     FRACTAL_COLUMNS,
     INDEX_ENTRY_BYTES,
     LENGTH_BITS,
     MODES,
+    OFFSET_SHIFT,
     PAYLOAD_UNIT,
+    RESERVED_BITS,
     TILE_COLUMNS,
     TILE_FRACTALS,
     TILE_ROWS,
     Sparsity,
 )
+from .intrinsics import address_of
+from .jit import compile_all
 from .tiling import Tiling
-
-jit.all_compiled()  # by the two modules of kernels imported above
 
 Dictionary = Literal["tile", "matrix"]
 Int8 = npt.NDArray[np.int8]
@@ -37,7 +37,6 @@ Int8 = npt.NDArray[np.int8]
 # Counts are kept in 32 bits, and a matrix this large has no consumer.
 LARGEST_MATRIX: Final = 2**31 - 2**20
 
-_RESERVED_BITS: Final = 0xFFFF_7E00
 BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
 
 
@@ -123,6 +122,7 @@ class MatrixEncoder:
         room = (last - first) * tiling.tile_n_fractals * width * FRACTAL_BYTES + encoder.TARGET_SLACK
         target = np.empty(room, np.int8)
         entries = np.zeros((last - first) * (last_k_tile - first_k_tile), np.uint64)
+        compile_kernels()
         used = encoder.encode_tiles(
             *(address_of(rows), rows.strides[0], begin, tiling.n, columns, first, last, self._high),
             *(self._dictionaries, address_of(target), entries, address_of(self._scratch)),
@@ -150,7 +150,7 @@ class MatrixEncoder:
             )
         entries = np.concatenate([part.entries for part in self._parts])
         lengths = entries & np.uint64(LENGTH_BITS)
-        entries |= (np.cumsum(lengths, dtype=np.uint64) - lengths) << np.uint64(32)
+        entries |= (np.cumsum(lengths, dtype=np.uint64) - lengths) << np.uint64(OFFSET_SHIFT)
         return [part.payload for part in self._parts], entries.view(np.int8), self.tiling.info()
 
 
@@ -283,12 +283,13 @@ class MatrixDecoder:
         first = block.first_tile * tiling.k_tiles
         index = self._index[first : block.last_tile * tiling.k_tiles]
         outcome = np.zeros(4, np.int64)
+        compile_kernels()
         decoder.decode_tiles(
             address_of(payload),
             index,
-            decoder.Tiles(tiling.n, tiling.k, block.first_tile, block.last_tile),
-            decoder.Target(address_of(out), out.strides[0], block.first_row),
-            decoder.Rules(self._sparsity, int(strict), int(canonical), int(self._plain)),
+            (tiling.n, tiling.k, block.first_tile, block.last_tile),
+            (address_of(out), out.strides[0], block.first_row),
+            (self._sparsity, int(strict), int(canonical), int(self._plain)),
             address_of(self._scratch),
             outcome,
         )
@@ -296,6 +297,11 @@ class MatrixDecoder:
         self.plain_tiles += plain
         if cause:
             raise TileError(decoder.CAUSES[cause], tile=first + tile, engine=engine)
+
+
+def compile_kernels() -> None:
+    """Compile all kernels, or load them; only the first call does anything."""
+    compile_all((encoder.encode_tiles, encoder.count_tiles, encoder.rank_counts, decoder.decode_tiles))
 
 
 def _tiling(n: int, k: int) -> Tiling:
@@ -312,6 +318,7 @@ def _matrix_dictionaries(weight: Int8, sparsity: Sparsity) -> list[npt.NDArray[n
     counts = np.zeros((2, 8, 256), np.int32)
     scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
     n, k = weight.shape
+    compile_kernels()
     encoder.count_tiles(address_of(weight), weight.strides[0], n, k, counts, address_of(scratch))
     dictionaries = []
     for part in counts:
@@ -351,14 +358,14 @@ def _checked_index(
             f"[{tiling.n}, {tiling.k}]"
         )
     entries = np.array(index, order="C").view(np.uint64)  # a copy: writable and aligned, as the kernels want it
-    _check_entries(entries & np.uint64(_RESERVED_BITS) != 0, "reserved bits are set in the index entry")
+    _check_entries(entries & np.uint64(RESERVED_BITS) != 0, "reserved bits are set in the index entry")
     lengths = (entries & np.uint64(LENGTH_BITS)).astype(np.int64)
     sizes = np.array([tiling.tile_k_fractals(k) for k in range(tiling.k_tiles)], np.int64)
     largest = np.tile(sizes * tiling.tile_n_fractals * (FRACTAL_BYTES // PAYLOAD_UNIT), tiling.n_tiles)
     _check_entries(lengths == 0, "the payload has length 0")
     _check_entries(lengths > largest, "the payload is longer than the tile")
     ends = np.cumsum(lengths)
-    offsets = (entries >> np.uint64(32)).astype(np.int64)
+    offsets = (entries >> np.uint64(OFFSET_SHIFT)).astype(np.int64)
     _check_entries(offsets != ends - lengths, "the payload does not begin where the one before ends")
     _check_entries(ends * PAYLOAD_UNIT > weight_bytes, "the payload ends beyond the weight")
     if int(ends[-1]) * PAYLOAD_UNIT != weight_bytes:

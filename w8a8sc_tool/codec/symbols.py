@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from .format import HIGH, LOW, TILE_BYTES
+from .intrinsics import load8, load16, load32, load64, lowest_bit, store16, store32, store64
 from .jit import part
-from .memory import load8, load16, load32, load64, lowest_bit, store16, store32, store64
-from .streams import MARKS_STRIDE, SHARE_BYTES, SHARE_STRIDE, SLACK
-from .tables import HIGH, LOW, TILE_BYTES
+from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK
+from .streams import MARKS_STRIDE
 from .vectors import (
     U8x64,
     U16x32,

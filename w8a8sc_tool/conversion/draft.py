@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
+from .. import codec
 from .._version import VERSION
 from ..checkpoint import Checkpoint
 from ..errors import AccessError, InputError
@@ -31,8 +32,6 @@ from ..sharded_state import manifest as manifest_file
 from ..sharded_state.rank_file import file_name
 from .messages import ModuleResult, RankTensor
 
-CODEC_VERSION: Final = 1  # changes when the same weights would be coded differently
-
 
 def expected_head(plan: Plan, name: str) -> dict[str, Any]:
     """What the journal of a directory begins with, but for its source: whatever changes the output's bytes.
@@ -42,7 +41,7 @@ def expected_head(plan: Plan, name: str) -> dict[str, Any]:
     return {
         journal_file.TOOL_VERSION: VERSION,
         "format_version": manifest_file.FORMAT_VERSION,
-        "codec_version": CODEC_VERSION,
+        "codec_version": codec.CODEC_VERSION,
         "model": name,
         "tensor_parallel_size": plan.tp,
         "options": plan.options.document(),
@@ -117,7 +116,7 @@ class DirectoryDraft:
             return None
         if manifest is None or self.sealed.absent(manifest):
             return None
-        as_planned = (manifest.codec_version, manifest.model) == (CODEC_VERSION, name)
+        as_planned = (manifest.codec_version, manifest.model) == (codec.CODEC_VERSION, name)
         as_planned = as_planned and manifest.tensor_parallel_size == self.plan.tp
         return manifest if as_planned and same_options(manifest.options, self.plan.options) else None
 
@@ -283,7 +282,7 @@ class DirectoryDraft:
             format_version=manifest_file.FORMAT_VERSION,
             tool="w8a8sc",
             tool_version=VERSION,
-            codec_version=CODEC_VERSION,
+            codec_version=codec.CODEC_VERSION,
             model=name,
             architecture=checkpoint.config.architecture,
             tensor_parallel_size=self.plan.tp,

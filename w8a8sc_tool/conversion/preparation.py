@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from .. import codec
 from .._version import VERSION
 from ..backends.msmodelslim.installed import Backend
 from ..checkpoint import Checkpoint
@@ -147,8 +148,8 @@ def _already_done(
 
 def _difference(manifest: Manifest, plan: Plan) -> str | None:
     """In what a directory was made otherwise than it would be made now, its source aside."""
-    if manifest.codec_version != draft.CODEC_VERSION:
-        return f"with version {manifest.codec_version} of the codec, not {draft.CODEC_VERSION}"
+    if manifest.codec_version != codec.CODEC_VERSION:
+        return f"with version {manifest.codec_version} of the codec, not {codec.CODEC_VERSION}"
     if manifest.tensor_parallel_size != plan.tp:
         return f"for tensor-parallel size {manifest.tensor_parallel_size}"
     if not same_options(manifest.options, plan.options):

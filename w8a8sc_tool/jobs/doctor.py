@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.msmodelslim.installed import installed_executor
-from ..codec.cache import cache_folder
+from ..codec.kernel_cache import cache_folder
 from ..errors import MissingError
 from ..io import reading
 from ..serving.environment import Host, Row, Task, missing, rows

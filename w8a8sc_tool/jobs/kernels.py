@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
-from ..codec.cache import CACHE_VARIABLE, cache_folder
+from ..codec import ensure_compiled
+from ..codec.kernel_cache import CACHE_VARIABLE, cache_folder
 from ..errors import MissingError
 
 
@@ -17,5 +17,5 @@ def compile_kernels() -> Path:
     folder = cache_folder()
     if folder is None:
         raise MissingError("no folder for compiled kernels can be written", remedy=f"set {CACHE_VARIABLE} to one")
-    import_module("w8a8sc_tool.codec.matrix")
+    ensure_compiled()
     return folder

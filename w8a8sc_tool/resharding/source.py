@@ -19,7 +19,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig, SourceTensor
 from ..checkpoint.beside import named_files, side_files_of
 from ..checkpoint.reader import SourceReader
 from ..codec import CodecError, EncodedTiles, MatrixDecoder, Tiling
-from ..codec.tables import TILE_ROWS
+from ..codec.format import TILE_ROWS
 from ..errors import InputError, WorkError
 from ..io import hashing, reading
 from ..io.files import as_bytes

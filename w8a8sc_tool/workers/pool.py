@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ..codec.cache import ensure_compiled
+from ..codec import ensure_compiled
 from ..errors import WorkError
 from ..io import files
 from . import forkserver

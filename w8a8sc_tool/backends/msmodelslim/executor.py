@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from ...codec import CodecError, encode_matrix
-from ...codec.tables import FRACTAL_BYTES, FRACTAL_COLUMNS, FRACTAL_ROWS, TILE_FRACTALS
+from ...codec.format import FRACTAL_BYTES, FRACTAL_COLUMNS, FRACTAL_ROWS, TILE_FRACTALS
 from ...errors import InputError, UsageError, W8A8SCError
 from ...io import files, reading
 

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import part
-from .memory import load64, store8
-from .streams import SHARE_STRIDE
-from .tables import (
+from .format import (
     END_BITS,
     END_MARK,
     ENGINES,
-    ESCAPED,
     HEADER_BYTES,
     HIGH,
     LONGEST_CODE,
@@ -24,12 +20,13 @@ from .tables import (
     PACKET_BYTES,
     PACKET_WINDOW,
     PAYLOAD_UNIT,
-    RANK,
-    RUN,
     STREAM_UNIT,
-    decoding_table,
 )
-from .tiling import payload_address, xor_bytes
+from .intrinsics import load64, store8
+from .jit import part
+from .shares import SHARE_STRIDE, xor_bytes
+from .streams import payload_address
+from .tables import ESCAPED, RANK, RUN, decoding_table
 
 _LOW_TABLE = decoding_table(LOW)
 _HIGH_TABLE = decoding_table(HIGH)

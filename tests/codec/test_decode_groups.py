@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w8a8sc_tool.codec import MatrixDecoder, TileError, encode_matrix, groups
+from w8a8sc_tool.codec import MatrixDecoder, TileError, encode_matrix
 from w8a8sc_tool.codec import decode as decoder
-from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.tables import GROUP_UNITS, HIGH, LOW, MODES, Mode, Sparsity, escape_codes, group_sizes
+from w8a8sc_tool.codec import decode_groups as groups
+from w8a8sc_tool.codec.format import HIGH, LOW, MODES, Mode, Sparsity
+from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.tables import GROUP_UNITS, escape_codes, group_sizes
 
 from . import reference
 from .damage import coded_tiles, damaged, decoded, repair_checksums
@@ -179,7 +181,7 @@ def test_a_damaged_stream_does_not_reach_the_next_share() -> None:
 RESULTS = """
 import hashlib
 import numpy as np
-from tests.codec.test_groups import results
+from tests.codec.test_decode_groups import results
 print(results())
 """
 _HASWELL = "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+bmi,+bmi2,+lzcnt,+movbe,+fma,+f16c"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from .format import ENGINES, HEADER_BYTES, HIGH, PACKET_BITS, PACKET_BYTES, PACKET_WINDOW
+from .intrinsics import load8, load64, lowest_bit, store8, store64
 from .jit import part
-from .memory import load8, load64, lowest_bit, store8, store64
-from .streams import MARKS_STRIDE, ONES, SHARE_STRIDE, by_rank, end_stream, fill_tables, pad_streams, write_header
-from .tables import HEADER_BYTES, HIGH, PACKET_BITS, PACKET_BYTES, PACKET_WINDOW
-from .tiling import payload_address, xor_bytes
+from .shares import SHARE_STRIDE, xor_bytes
+from .streams import MARKS_STRIDE, ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, write_header
 
 _HIGH_CODES, _HIGH_UNITS = by_rank(HIGH)
+_RANKS = HIGH.dictionary_size
 _ROOMS = PACKET_BITS // 3 + 1  # a packet has room for 0 to 21 units of 3 bits
 
 
@@ -167,17 +168,17 @@ def _fill_packets(share, length, codes, units, marks, payload, engine, stream, d
         if stream >= length:
             return 0
         packet, used, done = plain_packet(share, length, done, codes, units, marks)
-        place = payload_address(payload, engine, stream)
+        target = payload_address(payload, engine, stream)
         if done == length:
-            return end_stream(packet & ~(ONES << np.uint64(used)), used, place, payload, engine, stream, length)
-        store64(place, packet)
-        stream += 8
+            return end_stream(packet & ~(ONES << np.uint64(used)), used, target, payload, engine, stream, length)
+        store64(target, packet)
+        stream += PACKET_BYTES
 
 
 @part
 def fill_high_tables(dictionary, codes, units):
     """Codes and units of bytes and of runs of common bytes under a tile's dictionary: CODES entries each."""
-    fill_tables(dictionary, 34, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
+    fill_tables(dictionary, _RANKS, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
     codes[256:] = _WHOLE_CODES
     units[256:] = _WHOLE_UNITS
 
@@ -190,12 +191,12 @@ def code_high_plainly(scratch, length, dictionary, codes, units, payload):
     """
     fill_high_tables(dictionary, codes, units)
     marks = scratch + _MARKS_AT
-    for engine in range(4):
+    for engine in range(ENGINES):
         _mark_common(scratch + engine * SHARE_STRIDE, length, np.int64(dictionary[0]), marks + engine * MARKS_STRIDE)
     done = np.empty(4, np.int64)
     begin = _fill_lanes(scratch, length, codes, units, marks, payload, done)
     ends = np.zeros(4, np.int64)
-    for engine in range(4):
+    for engine in range(ENGINES):
         share = scratch + engine * SHARE_STRIDE
         ends[engine] = _fill_packets(
             share, length, codes, units, marks + engine * MARKS_STRIDE, payload, engine, begin, done[engine]

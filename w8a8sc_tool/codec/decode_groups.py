@@ -12,14 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .jit import part
-from .memory import load64, store64
-from .packets import REVERSED_BITS, check_end, checksum_matches, decode_packet, fits_longest
-from .streams import SHARE_STRIDE
-from .tables import (
+from .decode_packets import REVERSED_BITS, check_end, checksum_matches, decode_packet, fits_longest
+from .format import (
     ENGINES,
     ESCAPE,
-    GROUP_UNITS,
     HEADER_BYTES,
     HIGH,
     LONGEST_CODE,
@@ -30,10 +26,12 @@ from .tables import (
     TILE_BYTES,
     TILE_COLUMNS,
     Mode,
-    group_sizes,
-    whole_codes,
 )
-from .tiling import payload_address
+from .intrinsics import load64, store64
+from .jit import part
+from .shares import SHARE_STRIDE
+from .streams import payload_address
+from .tables import GROUP_UNITS, group_sizes, whole_codes
 from .vectors import U64x8, choose, load, prefetch_for_writing, splat, store
 
 # ----------------------------------------------------------------------------------------------- what groups stand for

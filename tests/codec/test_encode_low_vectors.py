@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w8a8sc_tool.codec import encode_low_vectors as coder
 from w8a8sc_tool.codec import encode_matrix
-from w8a8sc_tool.codec import encode_vectors as coder
 from w8a8sc_tool.codec import symbols as tile_symbols
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
-from w8a8sc_tool.codec.encode_low import LOW_CODES, LOW_UNITS, code_low_plainly
-from w8a8sc_tool.codec.memory import address_of
-from w8a8sc_tool.codec.streams import CODES, SHARE_BYTES, SHARE_STRIDE, fill_tables
+from w8a8sc_tool.codec.encode_low_plain import LOW_CODES, LOW_UNITS, code_low_plainly
+from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.shares import SHARE_BYTES, SHARE_STRIDE
+from w8a8sc_tool.codec.streams import CODES, fill_tables
 
 from . import reference
 from .plain_kernel import encode_plainly
@@ -211,7 +212,7 @@ def _code_both(fast, plain, length, dictionary, target, other):  # type: ignore[
     units = np.empty(CODES, np.uint8)
     size = np.int64(-1)
     if coder.find_symbols(fast, length, np.int64(dictionary[0])):
-        size = coder.code_symbols(fast, length, dictionary, codes, units, target, 0, 0, 0)
+        size = coder.code_symbols(fast, length, dictionary, codes, units, target, (0, 0, 0))
     return size, code_low_plainly(plain, length, dictionary, codes, units, other)
 
 
@@ -392,7 +393,7 @@ GUARDED = """
 import ctypes, json, mmap, sys
 import numpy as np
 from w8a8sc_tool.codec import encode
-from w8a8sc_tool.codec.tables import TILE_BYTES
+from w8a8sc_tool.codec.format import TILE_BYTES
 
 libc = ctypes.CDLL(None, use_errno=True)
 kept = []
@@ -459,7 +460,7 @@ import numpy as np
 from tests.codec.plain_kernel import encode_plainly
 from tests.codec.weights import sparse
 from w8a8sc_tool.codec import encode
-from w8a8sc_tool.codec.memory import address_of
+from w8a8sc_tool.codec.intrinsics import address_of
 from w8a8sc_tool.codec.tiling import Tiling
 
 def encode_fast(weight):
@@ -486,7 +487,7 @@ for weight in (
     same &= all(np.array_equal(a, b) for a, b in zip(encode_fast(weight), encode_plainly(weight)))
 weight = sparse((512, 1024), 9, 0.1, 3.0, 0.01)
 best = {function: min(seconds(function, weight) for _ in range(9)) for function in (encode_plainly, encode_fast)}
-code = encode.encode_tiles.inspect_asm(encode.encode_tiles.signatures[0])
+code = encode.encode_tiles.compiled().inspect_asm(encode.encode_tiles.compiled().signatures[0])
 print(json.dumps([same, best[encode_plainly] / best[encode_fast], sorted(set(re.findall("[xyz]mm", code)))]))
 """
 

@@ -6,17 +6,27 @@ The choices are those that docs/format.md, section 16, lists as not determined.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from .format import (
+    COMPRESSED,
+    FRACTAL_COLUMNS,
+    FRACTAL_ROWS,
+    HEADER_BYTES,
+    LENGTH_BITS,
+    MODES,
+    PAYLOAD_UNIT,
+    STREAM_UNIT,
+    TILE_COLUMNS,
+    TILE_FRACTALS,
+    TILE_ROWS,
+    Sparsity,
+)
 from .matrix import EncodedMatrix, MatrixDecoder, decode_matrix, encode_matrix
-from .tables import ENGINES, FRACTAL_COLUMNS, FRACTAL_ROWS, HEADER_BYTES, MODES, Sparsity
 
 Int8 = npt.NDArray[np.int8]
-_COMPRESSED: Final = np.uint64(1 << 15)
-_LENGTH: Final = np.uint64(0x1FF)
 
 
 @dataclass(frozen=True)
@@ -49,18 +59,18 @@ def coding_of(weight: Int8, index: Int8, info: npt.NDArray[np.int64], *, sparsit
     fillers: set[str] = set()
     begin = 0
     for number, entry in enumerate(entries.tolist()):
-        length = (entry & int(_LENGTH)) * 128
+        length = (entry & LENGTH_BITS) * PAYLOAD_UNIT
         payload = weight[begin : begin + length]
         begin += length
         n_tile, k_tile = divmod(number, tiling.k_tiles)
         tile = _tile(payload, entry, rows, tiling.tile_k_fractals(k_tile) * FRACTAL_COLUMNS)
-        if entry & int(_COMPRESSED):
+        if entry & COMPRESSED:
             scope, tie = _dictionary_of(payload, tile, by_matrix[tile.shape[1]], sparsity)
             scopes.add(scope)
             ties.add(tie)
         repeated = tiling.repeated_n_fractals(n_tile) * FRACTAL_ROWS
         if repeated:
-            fillers.add(_filler_of(tile[:repeated], matrix, n_tile * 128 - repeated, k_tile * 256))
+            fillers.add(_filler_of(tile[:repeated], matrix, n_tile * TILE_ROWS - repeated, k_tile * TILE_COLUMNS))
     return Coding(
         scope=_one(scopes - {"either"}, "either" if "either" in scopes else "unknown"),
         ties=_one(ties - {"none"}, "unknown"),
@@ -82,21 +92,22 @@ def _tile(payload: Int8, entry: int, rows: int, columns: int) -> Int8:
 
 def _header_dictionary(payload: Int8, sparsity: Sparsity) -> bytes:
     """The dictionary in the first engine's header: bytes 2, 3, 6..39 of its stream (low-sparse) or 6..39."""
-    step = ENGINES * 32
-    header = np.concatenate([payload[:32], payload[step : step + HEADER_BYTES - 32]]).tobytes()
+    header = np.concatenate(
+        [payload[:STREAM_UNIT], payload[PAYLOAD_UNIT : PAYLOAD_UNIT + HEADER_BYTES - STREAM_UNIT]]
+    ).tobytes()
     return header[2:4] + header[6:] if sparsity == "low" else header[6:]
 
 
 def _dictionaries(whole: EncodedMatrix, sparsity: Sparsity) -> dict[int, bytes | None]:
     """The dictionaries of matrix scope by the columns of a tile, from the first coded tile of each width."""
-    k_tiles = -(-int(whole.info[2]) // 256)
-    last = (-(-int(whole.info[2]) // FRACTAL_COLUMNS) - 8 * (k_tiles - 1)) * FRACTAL_COLUMNS
-    dictionaries: dict[int, bytes | None] = {256: None, last: None}
+    k_tiles = -(-int(whole.info[2]) // TILE_COLUMNS)
+    last = (-(-int(whole.info[2]) // FRACTAL_COLUMNS) - TILE_FRACTALS * (k_tiles - 1)) * FRACTAL_COLUMNS
+    dictionaries: dict[int, bytes | None] = {TILE_COLUMNS: None, last: None}
     begin = 0
     for number, entry in enumerate(whole.index.view(np.uint64).tolist()):
-        length = (entry & int(_LENGTH)) * 128
-        width = last if number % k_tiles == k_tiles - 1 else 256
-        if entry & int(_COMPRESSED) and dictionaries[width] is None:
+        length = (entry & LENGTH_BITS) * PAYLOAD_UNIT
+        width = last if number % k_tiles == k_tiles - 1 else TILE_COLUMNS
+        if entry & COMPRESSED and dictionaries[width] is None:
             dictionaries[width] = _header_dictionary(whole.weight[begin : begin + length], sparsity)
         begin += length
     return dictionaries
@@ -106,7 +117,7 @@ def _dictionary_of(payload: Int8, tile: Int8, by_matrix: bytes | None, sparsity:
     """Scope and order of ties of a coded tile's dictionary."""
     dictionary = _header_dictionary(payload, sparsity)
     again = encode_matrix(tile, sparsity=sparsity)
-    coded = bool(again.index.view(np.uint64)[0] & _COMPRESSED)
+    coded = bool(again.index.view(np.uint64)[0] & np.uint64(COMPRESSED))
     by_tile = _header_dictionary(again.weight, sparsity) if coded else None
     if dictionary in (by_tile, by_matrix):
         return "either" if by_tile == by_matrix else "tile" if dictionary == by_tile else "matrix", "vendor"

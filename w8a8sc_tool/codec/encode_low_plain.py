@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from .format import ENGINES, ESCAPE, HEADER_BYTES, LONGEST_CODE, LOW, PACKET_BITS, PACKET_BYTES
+from .intrinsics import highest_bit, load8, load64, store64
 from .jit import part
-from .memory import highest_bit, load8, load64, store64
-from .streams import ONES, SHARE_BYTES, SHARE_STRIDE, SLACK, by_rank, end_stream, fill_tables, pad_streams, write_header
-from .tables import ESCAPE, LOW
-from .tiling import payload_address, xor_bytes
+from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK, xor_bytes
+from .streams import ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, write_header
 
 LOW_CODES, LOW_UNITS = by_rank(LOW)
+_WINDOW = np.uint64((1 << PACKET_BITS // 3 + 1) - 2)
+_RANKS = LOW.dictionary_size
 
 assert LOW.runs == {1: (0, 3), 2: (4, 3)}  # string_of_codes turns a single into a pair by setting its bit 2
 assert ESCAPE == 0b1111
 
 # Behind the shares in scratch memory: the string of codes of one share, the bitmap of where they begin.
 _STRING_AT = 4 * SHARE_STRIDE
-_STARTS_AT = _STRING_AT + SHARE_BYTES * 12 // 8 + SLACK  # a code has up to 12 bits
-SCRATCH_BYTES = _STARTS_AT + SHARE_BYTES * 4 // 8 + SLACK  # that is, 4 units
+_STARTS_AT = _STRING_AT + SHARE_BYTES * LONGEST_CODE // 8 + SLACK
+SCRATCH_BYTES = _STARTS_AT + SHARE_BYTES * LONGEST_CODE // 3 // 8 + SLACK
 
 
 @part
@@ -71,23 +73,23 @@ def string_of_codes(share, length, common, codes, units, string, starts):
 def cut_packets(string, starts, total, length, payload, engine):
     """Cut a string of codes into packets and write them; returns the stream's length, 0 where bypass is due."""
     begin = 0
-    stream = 40
+    stream = HEADER_BYTES
     while True:
         if stream >= length:
             return 0
-        # Bits 1 .. 21 of the window are the units at which this packet may end; the highest 1 wins.
-        window = (load64(starts + (begin >> 3)) >> np.uint64(begin & 7)) & np.uint64(0x3FFFFE)
+        # Bits 1 to 21 of the window are the units at which this packet may end; the highest 1 wins.
+        window = (load64(starts + (begin >> 3)) >> np.uint64(begin & 7)) & _WINDOW
         taken = highest_bit(window)
         bit = 3 * begin + 8
         packet = load64(string + (bit >> 3)) >> np.uint64(bit & 7)
         packet |= (load64(string + (bit >> 3) + 7) >> np.uint64(bit & 7)) << np.uint64(56)
         ones = ONES << np.uint64(3 * taken)
-        place = payload_address(payload, engine, stream)
+        target = payload_address(payload, engine, stream)
         begin += taken
         if begin == total:
-            return end_stream(packet & ~ones, 3 * taken, place, payload, engine, stream, length)
-        store64(place, packet | ones)
-        stream += 8
+            return end_stream(packet & ~ones, 3 * taken, target, payload, engine, stream, length)
+        store64(target, packet | ones)
+        stream += PACKET_BYTES
 
 
 @part
@@ -96,11 +98,11 @@ def code_low_plainly(scratch, length, dictionary, codes, units, payload):
 
     scratch: address of SCRATCH_BYTES that begin with the shares; codes, units: as of `fill_tables`, to be filled.
     """
-    fill_tables(dictionary, 36, LOW_CODES, LOW_UNITS, 1, codes, units)
+    fill_tables(dictionary, _RANKS, LOW_CODES, LOW_UNITS, 1, codes, units)
     string = scratch + _STRING_AT
     starts = scratch + _STARTS_AT
     ends = np.zeros(4, np.int64)
-    for engine in range(4):
+    for engine in range(ENGINES):
         share = scratch + engine * SHARE_STRIDE
         total = string_of_codes(share, length, np.int64(dictionary[0]), codes, units, string, starts)
         ends[engine] = cut_packets(string, starts, total, length, payload, engine)

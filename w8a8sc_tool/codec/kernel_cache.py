@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -113,11 +112,8 @@ def mark_complete(folder: Path) -> None:
         _mark(folder).touch()
 
 
-def ensure_compiled() -> None:
-    """Compile the kernels unless that is done, so that processes started next only load them.
-
-    Without a folder to keep them, every process has to compile its own.
-    """
-    folder = cache_folder()
-    if folder is not None and not is_complete(folder):
-        importlib.import_module("w8a8sc_tool.codec.matrix")
+def forget(folder: Path, function: str) -> None:
+    """Remove a kernel's files, which are damaged."""
+    with contextlib.suppress(OSError):
+        for path in folder.rglob(f"*.{function}-*.nb*"):
+            path.unlink(missing_ok=True)

@@ -11,10 +11,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from .encode_low import LOW_CODES, LOW_UNITS
+from .encode_low_plain import LOW_CODES, LOW_UNITS
+from .format import (
+    ENGINES,
+    HEADER_BYTES,
+    LONGEST_CODE,
+    LOW,
+    PACKET_BITS,
+    PACKET_BYTES,
+    PAYLOAD_UNIT,
+    STREAM_UNIT,
+    TILE_COLUMNS,
+    TILE_ROWS,
+)
+from .intrinsics import load64, store64
 from .jit import part
-from .memory import load64, store64
-from .streams import ONES, SHARE_STRIDE, SLACK, end_stream, fill_tables, pad_streams, write_header
+from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK
+from .streams import ONES, end_stream, fill_tables, pad_streams, write_header
 from .symbols import (
     CHECKSUMS_AT,
     CODES_AT,
@@ -34,7 +47,6 @@ from .symbols import (
     store_indices,
     symbols_of,
 )
-from .tables import HEADER_BYTES
 from .vectors import (
     U8x64,
     U64x4,
@@ -55,13 +67,15 @@ from .vectors import (
 
 SCRATCH_BYTES = SYMBOLS_END + SLACK
 CHUNK = 1024  # bytes of each engine that steps 3 to 5 take at a time
+_ROWS_AHEAD = TILE_ROWS * CHUNK // SHARE_BYTES  # of the next tile that are fetched meanwhile
+_RANKS = LOW.dictionary_size
 _EVEN = np.uint64(0x5555555555555555)
 
 # A chunk starts only where every engine's stream is shorter than its share. It adds at most 12 bits for every byte, and
 # a full packet holds at least 52 of them, because no code is longer than 12 bits. Two more packets: the one that is not
 # full, and the end mark's. And the 32 bytes in which a stream is woven may just have been begun.
-_MOST_PACKETS = (63 + 12 * CHUNK) // 52 + 2
-TARGET_SLACK = 4 * (8 * _MOST_PACKETS + 32)
+_MOST_PACKETS = (63 + LONGEST_CODE * CHUNK) // (PACKET_BITS - LONGEST_CODE) + 2
+TARGET_SLACK = ENGINES * (PACKET_BYTES * _MOST_PACKETS + STREAM_UNIT)
 
 
 @part
@@ -113,7 +127,7 @@ def find_symbols(scratch, length, common):
     list of far bytes and the checksums.
     """
     far_end = scratch + FAR_AT
-    for engine in range(4):
+    for engine in range(ENGINES):
         store64(scratch + SEGMENTS_AT + 8 * engine, np.uint64(far_end))
         far_end = _share_symbols(scratch, engine, length, common, far_end)
         if far_end == 0:
@@ -193,36 +207,37 @@ def merge_and_cut(scratch, size, packet, used, places, payload):
 
 
 @part
-def code_symbols(scratch, length, dictionary, codes, units, payload, ahead, stride, rows):
+def code_symbols(scratch, length, dictionary, codes, units, payload, ahead):
     """Steps 3 to 5, after find_symbols(scratch, length, dictionary[0]); returns the payload's bytes, 0 for bypass.
 
-    The payload has room for the tile and TARGET_SLACK. codes, units: of CODES entries, to be filled. ahead: address of
-    what will be read next, `rows` rows of 256 bytes that lie `stride` bytes apart: they are fetched into the cache
-    while there is something to compute.
+    The payload has room for the tile and TARGET_SLACK. codes, units: of CODES entries, to be filled. ahead: (address,
+    stride, rows), what will be read next: so many rows of a tile that lie `stride` bytes apart. They are fetched
+    into the cache while there is something to compute.
     """
-    fill_tables(dictionary, 36, LOW_CODES, LOW_UNITS, 0, codes, units)
+    next_tile, stride, rows = ahead
+    fill_tables(dictionary, _RANKS, LOW_CODES, LOW_UNITS, 0, codes, units)
     fill_symbol_tables(scratch, 0, codes, units)
     entries = scratch + CODES_AT
     packet = splat(U64x4, 0)
     used = splat(U64x4, 0)
-    places = (lane_numbers(U64x4) << 5) + (HEADER_BYTES // 32 * 128 + HEADER_BYTES % 32)
+    places = (lane_numbers(U64x4) << 5) + (HEADER_BYTES // STREAM_UNIT * PAYLOAD_UNIT + HEADER_BYTES % STREAM_UNIT)
     store(scratch + NEXT_FAR_AT, load(U64x4, scratch + SEGMENTS_AT))
     for begin in range(0, length, CHUNK):
         end = min(begin + CHUNK, length)
-        for row in range(begin * 16 // CHUNK, min(begin * 16 // CHUNK + 16, rows)):
-            for line in range(0, 256, 64):
-                prefetch(ahead + row * stride + line)
-        for engine in range(4):
+        for row in range(begin * _ROWS_AHEAD // CHUNK, min((begin // CHUNK + 1) * _ROWS_AHEAD, rows)):
+            for line in range(0, TILE_COLUMNS, 64):
+                prefetch(next_tile + row * stride + line)
+        for engine in range(ENGINES):
             look_up(scratch, engine, begin, end - begin, entries + 8 * engine, 32)
             put_far(scratch, engine, begin, end, entries + 8 * engine, 32)
         packet, used, places = merge_and_cut(scratch, end - begin, packet, used, places, payload)
         # A packet that would begin where a share ends: the stream is no shorter than the share.
-        if above(places, splat(U64x4, 4 * length - 1)) != 0:
+        if above(places, splat(U64x4, ENGINES * length - 1)) != 0:
             return 0
     ends = np.zeros(4, np.int64)
-    for engine in range(4):
+    for engine in range(ENGINES):
         place = np.int64(lane(places, engine))
-        stream = place // 128 * 32 + place % 32
+        stream = place // PAYLOAD_UNIT * STREAM_UNIT + place % STREAM_UNIT
         ends[engine] = end_stream(
             lane(packet, engine), np.int64(lane(used, engine)), payload + place, payload, engine, stream, length
         )
