@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from w8a8sc_tool.checkpoint import ModelConfig
+from w8a8sc_tool.checkpoint.config import Conventions
 from w8a8sc_tool.checkpoint.rope import Rope
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.layouts import ARCHITECTURES
@@ -44,6 +45,14 @@ NEW = {key: value for key, value in OLD.items() if key not in ("rope_scaling", "
     "pad_token_id": None,
     "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"},
 }
+DECODERS = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
@@ -77,13 +86,15 @@ def test_absent_keys_mean_what_the_class_assumes() -> None:
     assert not (found.tied or found.attention_bias or found.not_run)
 
 
-def test_absent_keys_against_the_class_itself() -> None:
+@pytest.mark.parametrize(("architecture", "name"), [(name, name[: -len("ForCausalLM")]) for name in DECODERS])
+def test_absent_keys_against_the_class_itself(architecture: str, name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs, found = transformers.Qwen3Config(), config({"architectures": ["Qwen3ForCausalLM"]})
+    theirs, found = getattr(transformers, f"{name}Config")(), config({"architectures": [architecture]})
     assert (found.hidden_size, found.layers, found.heads) == (
         *(theirs.hidden_size, theirs.num_hidden_layers, theirs.num_attention_heads),
     )
-    assert (found.head_dim, found.kv_heads) == (theirs.head_dim, theirs.num_key_value_heads)
+    head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
+    assert (found.head_dim, found.kv_heads) == (head_dim, theirs.num_key_value_heads)
     assert (found.positions, found.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
     assert (found.vocabulary, found.intermediate_size) == (theirs.vocab_size, theirs.intermediate_size)
 
@@ -138,11 +149,20 @@ def test_what_changes_the_result_is_named(changes: dict[str, Any], reason: str) 
         {"use_sliding_window": True, "sliding_window": 131072},
         {"use_sliding_window": True, "sliding_window": 0},
         {"use_sliding_window": False, "sliding_window": 4096},
+        {"mlp_bias": True, "use_cache": False},  # of Llama alone
         {"is_causal": True, "quantize": "w8a8s", "pretraining_tp": 1},
     ],
 )
 def test_what_changes_nothing_is_taken(changes: dict[str, Any]) -> None:
     assert meaning(config(NEW, **changes)) == meaning(config(NEW))
+
+
+@pytest.mark.parametrize("key", ["attention_bias", "bias", "qkv_bias", "mlp_bias"])
+def test_llama_has_no_biases(key: str) -> None:
+    """Where its config.json asks for one, vLLM would want tensors that the layout does not have."""
+    llama = OLD | {"architectures": ["LlamaForCausalLM"]}
+    assert config(llama, **{key: False}).architecture == "LlamaForCausalLM"
+    assert f"{key} is true" in refusal(llama, **{key: True})
 
 
 @pytest.mark.parametrize(
@@ -158,6 +178,12 @@ def test_what_changes_nothing_is_taken(changes: dict[str, Any]) -> None:
         ({"rope_parameters": {"rope_theta": float("inf")}}, "rope_theta is inf"),
         ({"rope_parameters": [1]}, "rope_parameters is [1], an object is wanted"),
         ({"rope_parameters": YARN | {"factor": -1}}, "factor of the yarn rotation is -1"),
+        ({"rope_parameters": LLAMA3 | {"high_freq_factor": 1}}, "low_freq_factor, 1, is not below high_freq_factor, 1"),
+        (
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8}},
+            "has no low_freq_factor and no high_freq_factor and",
+        ),
+        ({"rope_parameters": LLAMA3 | {"factor": "8"}}, "factor of the llama3 rotation is 8"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1, a number above 0 is wanted"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is no, true or false is wanted"),
         ({"layer_types": ["full_attention"]}, "layer_types does not name 40 kinds"),
@@ -180,7 +206,7 @@ def test_a_missing_key_whose_default_does_not_fit() -> None:
         (YARN, 131072),
         ({"rope_type": "yarn", "factor": 2}, 81920),
         ({"rope_type": "linear", "factor": 2.5}, 102400),
-        ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}, 40960),
+        (LLAMA3, 40960),
     ],
 )
 def test_the_longest_sequence_is_that_of_vllm(rope: dict[str, Any], positions: int) -> None:
@@ -192,11 +218,11 @@ def test_the_longest_sequence_is_that_of_vllm(rope: dict[str, Any], positions: i
 def test_a_class_without_defaults_needs_every_size() -> None:
     """Heads and their size follow from others, as in Llama's and Qwen2's classes."""
     content = {key: value for key, value in OLD.items() if key not in ("head_dim", "num_key_value_heads")}
-    found = ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": {}})
+    found = ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": Conventions()})
     assert (found.kv_heads, found.head_dim) == (40, 128)
     del content["vocab_size"]
     with pytest.raises(InputError, match="vocab_size is missing, a size above 0 is wanted"):
-        ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": {}})
+        ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": Conventions()})
 
 
 def test_a_directory_says_its_rotation_in_both_layouts() -> None:

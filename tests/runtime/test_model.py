@@ -17,7 +17,7 @@ from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.generate import TOLERANCE, Generated, generate
 from w8a8sc_tool.runtime.directory import config_of
-from w8a8sc_tool.runtime.models.qwen3 import Model as Qwen3
+from w8a8sc_tool.runtime.models.decoder import Model as Decoder
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool
@@ -87,8 +87,8 @@ def test_one_rank_equals_the_source_bit_for_bit(
     name: str, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
     config = config_of(models[name])
-    source = Qwen3(config, load_checkpoint(models[name]), room=64)
-    made = Qwen3(config, load_rank(directories(name, 1), 0), room=64)
+    source = Decoder(config, load_checkpoint(models[name]), room=64)
+    made = Decoder(config, load_rank(directories(name, 1), 0), room=64)
     wanted, found = (model.forward(torch.tensor(PROMPT)) for model in (source, made))
     assert wanted.shape == (len(PROMPT), config.vocabulary)
     assert torch.equal(wanted, found)
@@ -123,9 +123,9 @@ def test_decoding_with_the_cache_equals_prefill(
     """Token by token, in two pieces, or all at once: the same bits."""
     state, config = load_rank(directories(name, 1), 0), config_of(models[name])
     prompt = PROMPT * 3  # more than a tile of rows
-    whole = Qwen3(config, state, room=64).forward(torch.tensor(prompt))
+    whole = Decoder(config, state, room=64).forward(torch.tensor(prompt))
     for sizes in ([1] * len(prompt), [9, 12]):
-        model = Qwen3(config, state, room=64)
+        model = Decoder(config, state, room=64)
         steps = torch.cat([model.forward(part) for part in torch.tensor(prompt).split(sizes)])
         assert torch.equal(whole, steps)
 
@@ -179,7 +179,7 @@ def test_against_transformers_layer_by_layer(tmp_path: Path) -> None:
     other = theirs(model)
     with torch.inference_mode():
         wanted = other(torch.tensor([PROMPT]), output_hidden_states=True)
-    ours = Qwen3(config_of(model), load_rank(result.directory, 0), room=64)
+    ours = Decoder(config_of(model), load_rank(result.directory, 0), room=64)
     states: list[torch.Tensor] = []
     for layer in ours._layers:
 

@@ -12,7 +12,7 @@ from ..io.safetensors import TensorFile
 from . import config as config_file
 from . import description as description_file
 from .beside import SideFile, named_files, side_files_of
-from .config import Defaults, ModelConfig
+from .config import ModelConfig, Supported
 from .description import Description
 from .tensors import FileTensor, SourceTensor
 from .weights import WeightFiles, weight_files
@@ -31,7 +31,7 @@ class Checkpoint:
     identity: str | None = None  # by content, if it is known without reading
 
     @classmethod
-    def open(cls, path: str | Path, architectures: Defaults) -> Checkpoint:
+    def open(cls, path: str | Path, architectures: Supported) -> Checkpoint:
         """Open a checkpoint folder whose architecture is one of `architectures`.
 
         Raises InputError with everything that is wrong with its files, at once.

@@ -40,7 +40,7 @@ _LENGTH_KEYS: Final = (
     *("max_seq_len", "seq_length", "model_max_length", "max_sequence_length", "max_seq_length", "seq_len"),
 )
 
-# Keys that change what vLLM computes and that no published Qwen3 has, with the values that change nothing.
+# Keys that change what vLLM computes and that no published model here has, with the values that change nothing.
 _CHANGES: Final[Mapping[str, tuple[object, ...]]] = {
     "dual_chunk_attention_config": (None, {}),
     "is_causal": (None, True),
@@ -49,7 +49,20 @@ _CHANGES: Final[Mapping[str, tuple[object, ...]]] = {
     "rotary_emb_fraction": (None, 1, 1.0),
 }
 
-Defaults = Mapping[str, Mapping[str, Any]]
+
+@dataclass(frozen=True)
+class Conventions:
+    """How config.json of an architecture is read.
+
+    defaults: what its configuration class in transformers assumes for keys that are left out. refused: keys that must
+    not be true, with the reason.
+    """
+
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+Supported = Mapping[str, Conventions]
 
 
 @dataclass(frozen=True)
@@ -80,19 +93,23 @@ class ModelConfig:
     content: dict[str, Any] = field(repr=False)
 
     @classmethod
-    def parse(cls, path: Path, supported: Defaults) -> ModelConfig:
+    def parse(cls, path: Path, supported: Supported) -> ModelConfig:
         """Read config.json; raises InputError for an architecture not in `supported` or values that make no sense.
 
-        supported: by architecture, what its configuration class in transformers assumes for keys that are left out.
+        supported: by architecture, how its config.json is read.
         """
         content = parse_json(read_small(path, _LARGEST), str(path))
         return cls.of(content, path, supported)
 
     @classmethod
-    def of(cls, content: dict[str, Any], path: Path, supported: Defaults) -> ModelConfig:
+    def of(cls, content: dict[str, Any], path: Path, supported: Supported) -> ModelConfig:
         """The meaning of a config.json's content; `path` is where it came from."""
         architecture = _architecture(content, path, supported)
-        fields = Fields(content, _COMMON | dict(supported[architecture]), str(path))
+        conventions = supported[architecture]
+        fields = Fields(content, _COMMON | dict(conventions.defaults), str(path))
+        for key, reason in conventions.refused.items():
+            if fields.switch(key):
+                fields.refuse(f"{key} is true", reason)
         heads = fields.size("num_attention_heads")
         hidden = fields.size("hidden_size")
         layers = fields.size("num_hidden_layers")
@@ -154,7 +171,7 @@ class ModelConfig:
         return content | self.rope.as_transformers_4() if content.get("rope_parameters") else content
 
 
-def _architecture(content: dict[str, Any], path: Path, supported: Defaults) -> str:
+def _architecture(content: dict[str, Any], path: Path, supported: Supported) -> str:
     architectures = content.get("architectures")
     if not isinstance(architectures, list) or len(architectures) != 1 or not isinstance(architectures[0], str):
         raise InputError("architectures does not name one architecture", str(path))

@@ -19,6 +19,9 @@ _OF_SCALED_TYPES: Final = frozenset(
     }
 )
 
+# What a llama3 rotation needs: transformers and vLLM read all four.
+_OF_LLAMA3: Final = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
 # Of these types, vLLM does not multiply max_position_embeddings by `factor` (its _get_and_verify_max_len).
 _UNSCALED_LENGTH: Final = ("su", "longrope", "llama3")
 
@@ -59,7 +62,10 @@ class Rope:
             name = "default"
         if "type" in new | old and "rope_type" in new | old and (new | old)["type"] != (new | old)["rope_type"]:
             fields.refuse("rope_type and its old name, type, say different things", "keep rope_type")
-        return cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters)
+        rope = cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters)
+        if name == "llama3":
+            rope._check_llama3(fields)
+        return rope
 
     def positions(self, fields: Fields, longest: int) -> int:
         """The longest sequence that vLLM allows, from max_position_embeddings: scaled types go beyond it."""
@@ -76,10 +82,27 @@ class Rope:
             return default
         return value
 
+    def _check_llama3(self, fields: Fields) -> None:
+        missing = [key for key in _OF_LLAMA3 if key not in self.parameters]
+        if missing:
+            fields.refuse(f"the llama3 rotation has no {' and no '.join(missing)}", "restore config.json")
+            return
+        _, low, high, _ = (self._number(fields, key, 1) for key in _OF_LLAMA3)
+        if low >= high:
+            fields.refuse(f"low_freq_factor, {low:g}, is not below high_freq_factor, {high:g}", "restore config.json")
+
+    @property
+    def llama3(self) -> tuple[float, float, float, float] | None:
+        """factor, low_freq_factor, high_freq_factor, original_max_position_embeddings; None for another type."""
+        if self.type != "llama3":
+            return None
+        factor, low, high, length = (float(self.parameters[key]) for key in _OF_LLAMA3)
+        return factor, low, high, length
+
     @property
     def not_run(self) -> list[str]:
         """What the bundled runtime does not compute."""
-        reasons = [] if self.type == "default" else [f"rope_type {self.type[:40]}"]
+        reasons = [] if self.type in ("default", "llama3") else [f"rope_type {self.type[:40]}"]
         if self.partial != 1:
             reasons.append(f"partial_rotary_factor {self.partial:g}")
         unknown = sorted(set(self.parameters) - _OF_SCALED_TYPES) if self.type == "default" else []

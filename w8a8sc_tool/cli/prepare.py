@@ -54,7 +54,10 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 @group.command(short_help="Write a random W8A8S checkpoint to try things on")
 @click.argument("folder")
 @click.option(
-    "--preset", default="tiny", show_default=True, help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b or tiny."
+    "--preset",
+    default="tiny",
+    show_default=True,
+    help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b, qwen2.5-7b, llama-3.1-8b or tiny.",
 )
 @click.option(
     "--architecture", metavar="NAME", help="As config.json spells it, in the preset's sizes [default: the preset's]."

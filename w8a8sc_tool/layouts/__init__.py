@@ -37,7 +37,7 @@ def _registered() -> dict[str, Architecture]:
 
 
 REGISTRY: Mapping[str, Architecture] = _registered()
-ARCHITECTURES: Final = {name: table.defaults for name, table in REGISTRY.items()}
+ARCHITECTURES: Final = {name: table.conventions for name, table in REGISTRY.items()}
 
 __all__ = [
     "ARCHITECTURES",
@@ -104,7 +104,10 @@ def modules(
     return result, problems
 
 
-def linear_members(config: ModelConfig) -> list[str]:
-    """Names of all linear layers as a checkpoint has them, in the order of the forward pass."""
+def linear_members(config: ModelConfig, *, with_bias: bool = False) -> list[str]:
+    """Names of all linear layers as a checkpoint has them, in the order of the forward pass.
+
+    with_bias: only of those whose class has a parameter for a bias.
+    """
     rows = ((row, prefix) for row, prefix, _ in architecture_of(config).rows(config) if isinstance(row, Linear))
-    return [prefix + row.member(part) for row, prefix in rows for part in row.of]
+    return [prefix + row.member(part) for row, prefix in rows if row.bias(config) or not with_bias for part in row.of]

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
@@ -13,6 +15,7 @@ from ..targets import Target
 from .records import FLOATING, UNCOMPRESSED, Conversion, Member, Module, Output, Slice, Source
 from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Row, padded
 
+STATIC: Final = ("W8A8S", "W8A8")  # quantized with a fixed scale of the input
 SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
 
 
@@ -136,6 +139,18 @@ class _Linear:
         self._add(leaf, dtype, (self.n, *tail), conversion, slices)
         self.sources += [Source(f"{part.name}.{leaf}", tuple(allowed), (part.n, *tail)) for part in self.members]
 
+    def bias(self, description: Description, *, added: bool) -> None:
+        """A float bias. vLLM Ascend does not add that of a statically quantized layer, whose quant_bias contains it.
+
+        Such a one may be absent: zeros then.
+        """
+        self.per_row("bias", "F16", "float16", FLOATING, ())
+        absent = {f"{part.name}.bias" for part in self.members} - description.types.keys()
+        if absent and not added:
+            output = self.outputs.pop()
+            self.outputs.append(msgspec.structs.replace(output, slices=((),) * self._tp))
+            self.sources = [source for source in self.sources if not source.name.endswith(".bias")]
+
     def scalar(self, leaf: str, dtype: str, conversion: Conversion) -> None:
         """A value per layer. vLLM copies the members' one after the other; the last in the order of names stays."""
         last = max(part.name for part in self.members)
@@ -178,7 +193,7 @@ def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Co
         tensors.per_row("weight_scale", "F16", "float16", FLOATING, (1,))
         tensors.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
     if row.bias(context.config):
-        tensors.per_row("bias", "F16", "float16", FLOATING, ())
+        tensors.bias(context.description, added=quantization not in STATIC)
     return Module(
         name=prefix + row.name,
         kind="linear",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from ..checkpoint.config import ModelConfig
+from ..checkpoint.config import Conventions, ModelConfig
 
 VOCABULARY_PADDING: Final = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
 
@@ -149,8 +149,9 @@ class Architecture:
     """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
 
     name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added. defaults: what
-    its configuration class in transformers assumes for keys that config.json leaves out. config: what the config.json
-    of published checkpoints says besides sizes and types, for checkpoints that are made up.
+    its configuration class in transformers assumes for keys that config.json leaves out. refused: keys of config.json
+    that must not be true, with the reason. config: what the config.json of published checkpoints says besides sizes and
+    types, for checkpoints that are made up.
     """
 
     name: str
@@ -160,6 +161,12 @@ class Architecture:
     layers: str = "model.layers"
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def conventions(self) -> Conventions:
+        """How config.json is read."""
+        return Conventions(self.defaults, self.refused)
 
     def rows(self, config: ModelConfig) -> Iterator[tuple[Row, str, int]]:
         """Every row of a model in the order of the forward pass, with the prefix of its name and its layer, or -1."""
@@ -173,6 +180,11 @@ class Architecture:
         number, dot, name = module.removeprefix(f"{self.layers}.").partition(".")
         inside = module.startswith(f"{self.layers}.") and dot and number.isascii() and number.isdecimal()
         return (int(number), name) if inside else (-1, module)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the modules in a decoder layer."""
+        return tuple(row.name for row in self.layer)
 
     @property
     def linear_names(self) -> tuple[str, ...]:

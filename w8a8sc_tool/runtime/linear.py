@@ -1,7 +1,8 @@
 """Linear layers of every type a directory may hold, made from the tensors of a rank file."""
 
 # The loading rules are vLLM's: a compressed weight is shorter than its parameter and fills its front; quant_bias is
-# whole on every rank, but a row-parallel layer adds it on rank 0 alone, since the ranks' results are summed.
+# whole on every rank, but a row-parallel layer adds it on rank 0 alone, since the ranks' results are summed. A float
+# bias beside a quant_bias is loaded and not added: quant_bias contains it.
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ class Linear:
         self._weight = parts["weight"]
         self._index = parts.get("index")
         self._bias = parts.get("quant_bias")
-        self._float_bias = parts.get("bias")
+        self._float_bias = parts.get("bias") if self._bias is None else None
         if self._bias is not None and sum_over_ranks and rank > 0:
             # The compressed product cannot do without a bias, so it is zeros rather than none.
             self._bias = torch.zeros_like(self._bias)

@@ -42,6 +42,12 @@ MODELS: Final[dict[str, Model]] = {
     "qwen3-8b": Model(4096, 12288, 36, 32, 8, 128, 151936, _EVERY_DOWN + _QWEN3_8B_GATES, recipe="Qwen3-8B"),
     "qwen3-14b": Model(5120, 17408, 40, 40, 8, 128, 151936, _EVERY_DOWN, True, 4 << 30, _SIGMA_SIGMA, "Qwen3-14B"),
     "qwen3-32b": Model(5120, 25600, 64, 64, 8, 128, 151936, _EVERY_DOWN, False, 4 << 30, _SIGMA_SIGMA, "Qwen3-32B"),
+    "qwen2.5-7b": Model(
+        *(3584, 18944, 28, 28, 4, 128, 152064, _EVERY_DOWN), part_bytes=4 << 30, architecture="Qwen2ForCausalLM"
+    ),
+    "llama-3.1-8b": Model(
+        *(4096, 14336, 32, 32, 8, 128, 128256, _EVERY_DOWN), part_bytes=4 << 30, architecture="LlamaForCausalLM"
+    ),
     # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
     "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
 }

@@ -118,4 +118,5 @@ def _modules(
     if model.m4:
         norms = (prefix + row.name for row, prefix, _ in table.rows(config) if isinstance(row, Norm))
         types |= {f"{norm}.bias": "FLOAT" for norm in norms}
+    types |= {f"{name}.bias": "FLOAT" for name in linear_members(config, with_bias=True)}
     return list(checkpoint_modules(table, config, Description(target / description_file.NAME, types, dict(types))))

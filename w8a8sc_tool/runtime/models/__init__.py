@@ -1,4 +1,4 @@
-"""Models of the bundled runtime, one file per architecture. This file does without torch."""
+"""Models of the bundled runtime, a file for architectures that are alike. This file does without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from ...errors import MissingError
 
 # The file of each architecture's model, whose class is `Model`.
-MODELS: Final = {"Qwen3ForCausalLM": "qwen3"}
+MODELS: Final = dict.fromkeys(("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"), "decoder")
 
 
 def check_model(architecture: str) -> None:

@@ -1,4 +1,4 @@
-"""Qwen3 dense on one rank: prefill and decoding with a KV cache."""
+"""A dense decoder on one rank, Llama, Qwen2 or Qwen3: prefill and decoding with a KV cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor
 
 from ...checkpoint import ModelConfig
 from ...errors import InputError
+from ...layouts import architecture_of
 from ..directory import check_runnable
 from ..group import Alone, Group
 from ..linear import Linear
 from ..ops import new_cache, ops, placed
+from ..rotation import rotations
 
 
 class Weights:
@@ -74,8 +76,9 @@ class Layer:
         self._size = config.head_dim
         self._input_norm = weights.norm(f"{prefix}input_layernorm")
         self._qkv = weights.linear(f"{attention}qkv_proj")
-        self._q_norm = weights.norm(f"{attention}q_norm")
-        self._k_norm = weights.norm(f"{attention}k_norm")
+        self._head_norms = None
+        if "self_attn.q_norm" in architecture_of(config).layer_names:
+            self._head_norms = weights.norm(f"{attention}q_norm"), weights.norm(f"{attention}k_norm")
         self._o = weights.linear(f"{attention}o_proj", sum_over_ranks=True)
         self._post_norm = weights.norm(f"{prefix}post_attention_layernorm")
         self._gate_up = weights.linear(f"{prefix}mlp.gate_up_proj")
@@ -97,7 +100,9 @@ class Layer:
     def _attend(self, qkv: Tensor, start: int, cos: Tensor, sin: Tensor) -> Tensor:
         sizes = [self._heads * self._size, self._kv_heads * self._size, self._kv_heads * self._size]
         q, k, v = (part.reshape(len(qkv), -1, self._size) for part in qkv.split(sizes, dim=-1))
-        query, key = ops.rotary(self._q_norm(q), self._k_norm(k), cos, sin)
+        if self._head_norms is not None:
+            q, k = self._head_norms[0](q), self._head_norms[1](k)
+        query, key = ops.rotary(q, k, cos, sin)
         out: Tensor = ops.attention(query, key, v, self._cache, start, self._size**-0.5)
         return out
 
@@ -130,7 +135,7 @@ class Model:
             Layer(config, weights, self._group, f"model.layers.{number}.", room) for number in range(config.layers)
         ]
         self._norm = weights.norm("model.norm")
-        self._cos, self._sin = _rotations(config, room, weights.device)
+        self._cos, self._sin = rotations(config.rope, config.head_dim, room, weights.device)
         self.length = 0
 
     def reset(self) -> None:
@@ -162,11 +167,3 @@ class Model:
         local = tokens.to(self._embedding.device) - self._group.rank * rows
         mine = (local >= 0) & (local < rows)
         return self._embedding[local.clamp(0, rows - 1)] * mine.unsqueeze(1)
-
-
-def _rotations(config: ModelConfig, room: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin, float16 [room, head_dim], halves repeated."""
-    frequencies = config.rope.theta ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim)
-    angles = torch.outer(torch.arange(room, dtype=torch.float32), frequencies)
-    both = torch.cat((angles, angles), dim=-1)
-    return both.cos().half().to(device), both.sin().half().to(device)
