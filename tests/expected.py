@@ -57,8 +57,9 @@ class Model:
         head = c["head_dim"]
         self._norm(state, f"{prefix}input_layernorm", c["hidden_size"])
         self._norm(state, f"{prefix}post_attention_layernorm", c["hidden_size"])
-        self._norm(state, f"{prefix}self_attn.q_norm", head)
-        self._norm(state, f"{prefix}self_attn.k_norm", head)
+        if c["architectures"] == ["Qwen3ForCausalLM"]:
+            self._norm(state, f"{prefix}self_attn.q_norm", head)
+            self._norm(state, f"{prefix}self_attn.k_norm", head)
         for name in ("_q_scale", "_k_scale", "_v_scale", "_prob_scale"):
             state[f"{prefix}self_attn.attn.{name}"] = np.array(1, np.float32)
         q = c["num_attention_heads"] // tp * head
@@ -93,6 +94,8 @@ class Model:
     def _linear(self, state: dict[str, np.ndarray], name: str, last: str, get: object) -> None:
         kind = self.types[f"{last}.weight"]
         state[f"{name}.weight"] = get("weight")  # type: ignore[operator]
+        if name.endswith("qkv_proj") and self.config["architectures"] == ["Qwen2ForCausalLM"]:
+            state[f"{name}.bias"] = get("bias")  # type: ignore[operator]
         if kind == "FLOAT":
             return
         if kind == "W8A8_DYNAMIC":

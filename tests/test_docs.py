@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.layouts import REGISTRY
+from w8a8sc_tool.runtime.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")])
@@ -25,6 +27,12 @@ def test_links_lead_somewhere() -> None:
     assert links and not [
         f"{page}: {target}" for page, target in links if "://" not in target and not (page.parent / target).exists()
     ]
+
+
+def test_every_architecture_is_listed_with_what_runs_it() -> None:
+    lines = (ROOT / "docs" / "models.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    assert {row[0].strip("`"): row[3].startswith("yes") for row in rows} == {name: name in MODELS for name in REGISTRY}
 
 
 # Files that documents and comments name by their path in the repository.

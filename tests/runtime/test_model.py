@@ -23,6 +23,7 @@ from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool
 
 from .. import tensors
+from ..architectures import make
 from ..conftest import edit_json
 
 MIXED = [
@@ -30,7 +31,7 @@ MIXED = [
     *(("*.3.mlp.down_proj", "W16A16S"), ("*.2.self_attn.*", "W16A16S")),
 ]
 SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("mixed", 4), ("tied", 4), ("narrow", 8))]
-PROMPT = [5, 300, 17, 1999, 42, 42, 7]
+PROMPT = [5, 300, 17, 999, 42, 42, 7]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         narrow = synthesize(place / "Narrow-w8a8s", "narrow")  # two kv heads, so that TP 8 repeats them
     return {
         "narrow": narrow,
+        **{name: make(name, place) for name in ("llama tied", "qwen2")},
         "mixed": synthesize(place / "Mixed-w8a8s", "tiny", types=MIXED),
         "tied": synthesize(
             *(place / "Tied-w8a8s", "tiny"),
@@ -58,7 +60,7 @@ def directories(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     place = tmp_path_factory.mktemp("directories")
     made: dict[tuple[str, int], Path] = {}
     for name, model in models.items():
-        sizes = [8] if name == "narrow" else [1, 2, 4]
+        sizes = {"narrow": [8], "llama tied": [1, 2], "qwen2": [1, 2]}.get(name, [1, 2, 4])
         for result in compress(model, place, tp=sizes):
             made[name, result.tp] = result.directory
         for result in compress(model, place / "plain", tp=sizes, compress=False):
@@ -82,7 +84,7 @@ def logits(folder: Path, size: int, tokens: list[int]) -> torch.Tensor:
     return torch.from_numpy(np.frombuffer(found[0], np.float16).reshape(len(tokens), -1).copy())
 
 
-@pytest.mark.parametrize("name", ["mixed", "tied"])
+@pytest.mark.parametrize("name", ["mixed", "tied", "llama tied", "qwen2"])
 def test_one_rank_equals_the_source_bit_for_bit(
     name: str, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
@@ -103,7 +105,7 @@ def test_several_ranks_equal_the_uncompressed_ones_bit_for_bit(
     assert torch.equal(wanted, found)
 
 
-@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), *SLOWER])
+@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), ("llama tied", 2), ("qwen2", 2), *SLOWER])
 def test_several_ranks_agree_within_the_rounding_of_their_sums(
     name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
@@ -148,11 +150,11 @@ class PlainLinear(torch.nn.Module):
 
 
 def theirs(model: Path) -> Any:
-    """transformers' Qwen3 in float32 with the same weights."""
+    """transformers' model in float32 with the same weights."""
     transformers = pytest.importorskip("transformers")
     config = transformers.AutoConfig.from_pretrained(model)
     config._attn_implementation = "eager"
-    made = transformers.Qwen3ForCausalLM(config).float().eval()
+    made = transformers.AutoModelForCausalLM.from_config(config).float().eval()
     content: tensors.Content = {}
     for path in model.glob("*.safetensors"):
         content |= tensors.read(path)
@@ -171,10 +173,22 @@ def theirs(model: Path) -> Any:
     return made
 
 
-def test_against_transformers_layer_by_layer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "sizes"),
+    [
+        ("Qwen3ForCausalLM", (512, 1536, 4, 12, 4, 128, 2048)),
+        ("Qwen2ForCausalLM", (512, 1536, 4, 8, 2, 64, 2048)),
+        ("LlamaForCausalLM", (512, 1536, 4, 8, 4, 128, 2048)),
+    ],
+)
+def test_against_transformers_layer_by_layer(
+    architecture: str, sizes: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """float16 activations here, float32 there: hidden states and logits agree to a few percent of their spread."""
     pytest.importorskip("transformers")
-    model = synthesize(tmp_path / "Small-w8a8s", "tiny")
+    down, mlp = "*.mlp.down_proj", "model.layers.1.mlp.*_proj"
+    monkeypatch.setitem(MODELS, "small", Model(*sizes, float_layers=(down, mlp), architecture=architecture))
+    model = synthesize(tmp_path / "Small-w8a8s", "small")
     (result,) = compress(model, tmp_path)
     other = theirs(model)
     with torch.inference_mode():

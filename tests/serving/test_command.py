@@ -265,6 +265,15 @@ def test_a_directory_without_a_manifest_and_a_checkpoint(sealed_copy: Path, tiny
         job.prepare_serving(tiny, ["-tp", "3"])
 
 
+def test_without_a_preset_the_numbers_are_a_guess(tiny: Path) -> None:
+    """Of a model that no recipe or tutorial names, unless the user gives them."""
+    (guess,) = [note for note in job.prepare_serving(tiny).notes if "guess" in note]
+    assert "--max-num-seqs, --max-model-len, --cudagraph-capture-sizes are a guess" in guess
+    given = ["--max-num-seqs", "4", "--max_model_len", "512", "--cudagraph-capture-sizes", "1", "2"]
+    assert not any("guess" in note for note in job.prepare_serving(tiny, given).notes)
+    assert [one.guessed for one in job.fit(tiny, tp=[1]) + job.fit(tiny, tp=[1], max_num_seqs=4)] == [True, False]
+
+
 def test_a_broken_directory_is_not_served(sealed_copy: Path) -> None:
     (sealed_copy / "model-rank-1-part-0.safetensors").unlink()
     with pytest.raises(InputError, match="see w8a8sc verify"):

@@ -319,6 +319,7 @@ def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:
         ("memory", *(gib(one.chip) for one in estimates)),
         ("weights", *(gib(one.weights) for one in estimates)),
         ("second copy of embeddings", *(gib(one.embedding_copies) for one in estimates)),
+        ("sequences at a time", *(f"{one.max_num_seqs}{' (a guess)' if one.guessed else ''}" for one in estimates)),
         ("activations (estimated)", *(gib(one.activations) for one in estimates)),
         ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in estimates)),
         ("tokens in the cache", *(str(one.kv_tokens) for one in estimates)),

@@ -24,7 +24,7 @@ from ..planning import Options, make_plan
 from ..planning import preset as presets
 from ..serving import Command, Estimate, Service, build, container, cpu, estimate
 from ..serving.chips import VARIABLE, needed, parse_chips
-from ..serving.command import MOUNTS, capture_warning, release_of
+from ..serving.command import DEFAULT, MOUNTS, capture_warning, release_of
 from ..serving.memory import CHIP_MEMORY, UTILIZATION
 from ..serving.options import Options as VllmOptions
 from ..serving.options import count_of, parse_options, share_of
@@ -67,7 +67,7 @@ def prepare_serving(
     given = parse_options(more)
     service, notes = _service(Path(path), given, in_container=in_container)
     plugin, plugin_notes = _plugin(service, environment, in_container=in_container, in_image=plugin_in_image)
-    notes += plugin_notes
+    notes += [*plugin_notes, *_guesses(service, given)]
     memory = _memory(Path(path), service, given, chip_memory, compressed_masks)
     if plugin and memory.with_plugin is not None and given.get("load-format") != ["sharded_state"]:
         memory = memory.with_plugin
@@ -116,6 +116,15 @@ def _plugin(
     if not plugin.works:
         return False, [f"without the plugin for vLLM, since {plugin.problem}; {lost}"]
     return True, [] if plugin.version == VERSION else [_other_version(plugin)]
+
+
+def _guesses(service: Service, given: VllmOptions) -> list[str]:
+    """What the command says of a model that no preset knows, unless the user says it."""
+    if service.preset.serving(service.tp) is not None:
+        return []
+    options = ("max-num-seqs", "max-model-len", "cudagraph-capture-sizes")
+    guessed = [f"--{name}" for name in options if name not in given]
+    return [f"no preset knows this model: {', '.join(guessed)} are a guess"] if guessed else []
 
 
 def _other_version(plugin: Plugin) -> str:
@@ -235,7 +244,8 @@ def fit(
                 *(config, size, weights),
                 plugin_weights=exact,
                 chip=chip_memory,
-                max_num_seqs=max_num_seqs or (serving.max_num_seqs if serving else 16),
+                max_num_seqs=max_num_seqs or (serving or DEFAULT).max_num_seqs,
+                guessed=max_num_seqs is None and serving is None,
                 max_model_len=max_model_len,
                 compressed_masks=compressed_masks,
             )

@@ -29,7 +29,7 @@ PORT: Final = "8080"
 IMAGE: Final = "quay.io/ascend/vllm-ascend:v{version}-310p"  # the guide's, for 0.18.0
 
 # What a model without a preset is served with.
-_DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
+DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
 
 # With several ranks every captured graph takes event ids of the device; two are known to work at any depth (the guide,
 # of Qwen3-32B; later notes, of other models).
@@ -67,7 +67,7 @@ class Service:
 
     @property
     def serving(self) -> Serving:
-        return self.preset.serving(self.tp) or _DEFAULT
+        return self.preset.serving(self.tp) or DEFAULT
 
     @property
     def max_model_len(self) -> int:

@@ -41,6 +41,7 @@ class Estimate:
     """The memory of one chip at one tensor-parallel size, in bytes. activations: an estimate, all else is counted.
 
     plugin_weights: what the weights take if every compressed one has its own length; None if that is not known.
+    guessed: whether max_num_seqs is nobody's advice: neither the user's nor a preset's.
     """
 
     tp: int
@@ -55,6 +56,7 @@ class Estimate:
     longest_position: int
     wanted_len: int | None
     plugin_weights: int | None = None
+    guessed: bool = False
 
     @property
     def with_plugin(self) -> Estimate | None:
@@ -132,6 +134,7 @@ class Estimate:
             "kv_tokens": self.kv_tokens,
             "max_model_len": self.length,
             "max_num_seqs": self.max_num_seqs,
+            "max_num_seqs_is_a_guess": self.guessed,
             "sequences_of_full_length": round(self.full_length_sequences, 2),
             "compressed_masks_here": self.compressed_masks,
             "without_compressed_masks": without,
@@ -161,10 +164,12 @@ def estimate(
     compressed_masks: bool = False,
     utilization: float = UTILIZATION,
     plugin_weights: int | None = None,
+    guessed: bool = False,
 ) -> Estimate:
     """Memory of one chip. weights: bytes of a rank's tensors as vLLM Ascend allocates them: compressed ones whole.
 
     plugin_weights: the same with compressed ones at their own length, None if they are not known.
+    guessed: see Estimate.
 
     Embeddings and lm_head count twice: vLLM Ascend 0.18 and 0.23 keep a FRACTAL_NZ copy of each beside the original
     (_310p/ops/vocab_parallel_embedding.py: weight and weight_nz).
@@ -184,6 +189,7 @@ def estimate(
         longest_position=min(config.positions, config.window or config.positions),
         wanted_len=max_model_len,
         plugin_weights=plugin_weights,
+        guessed=guessed,
     )
 
 
