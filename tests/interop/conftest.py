@@ -20,6 +20,10 @@ from w8a8sc_tool.synthesis.synthesize import synthesize
 HERE = Path(__file__).parent
 PAIRS = ("0.18.0", "0.23.0")
 
+# Behind norms with bias no layer but W8A8S and W8A8 has a bias in vLLM.
+_MIXED = (("*.0.mlp.down_proj", "FLOAT"), ("*.1.self_attn.*", "W8A8"), ("*.2.mlp.down_proj", "W8A8_DYNAMIC"))
+_KEPT = "*.3.self_attn.o_proj"  # stays W8A8S
+
 
 def environment(name: str) -> Path:
     """The Python of an environment; skips the test, with the reason, if there is none."""
@@ -58,17 +62,23 @@ class Directories:
         self._made: dict[str, Path] = {}
         self._makers: dict[str, Callable[[], Path]] = {
             "checkpoint": lambda: synthesize(folder / "Tiny-w8a8s-310", "tiny", layers=2),
-            # All types of layers, norms with bias, a bfloat16 model's float32 deq_scale.
+            # All types that vLLM Ascend has, m4's norms with bias, a bfloat16 model's float32 deq_scale.
             "mixed checkpoint": lambda: synthesize(
-                folder / "Mixed-w8a8s-310",
-                "tiny",
-                dtype="bfloat16",
-                norm_bias=True,
-                types=[("*.0.mlp.down_proj", "FLOAT"), ("*.1.self_attn.*", "W8A8"), ("*.2.mlp.*", "W8A8_DYNAMIC")],
+                folder / "Mixed-w8a8s-310", "tiny", m4=True, dtype="bfloat16", types=_MIXED
             ),
+            "all types checkpoint": lambda: synthesize(
+                folder / "All-w8a8s-310",
+                "tiny",
+                m4=True,
+                dtype="bfloat16",
+                types=[*_MIXED, ("*.3.mlp.down_proj", "W16A16S")],
+            ),
+            "all types": lambda: self._compressed("all types checkpoint", 2, "all", keep=[_KEPT]),
             "tied checkpoint": lambda: synthesize(
                 folder / "Tied-w8a8s-310", "tiny", layers=1, tied=True, vocabulary=1000
             ),
+            "wide checkpoint": lambda: synthesize(folder / "Wide-w8a8s-310", "qwen3-8b", layers=2, vocabulary=32000),
+            "wide tp1": lambda: self._compressed("wide checkpoint", 1, "wide"),
             "vendor tp2": lambda: self._without_manifest("tp2"),
             "resharded tp2": lambda: reshard(self["tp4"], folder / "resharded", tp=[2], processes=2)[0].directory,
             "uncompressed tp2": lambda: self._uncompressed("checkpoint", 2),
@@ -79,7 +89,7 @@ class Directories:
         for pair in PAIRS:
             target = pair.rpartition(".")[0]
             self._makers[f"mixed {pair}"] = lambda target=target: self._compressed(
-                "mixed checkpoint", 2, f"mixed-{target}", target=target, keep=["*.3.self_attn.o_proj"]
+                "mixed checkpoint", 2, f"mixed-{target}", target=target, keep=[_KEPT]
             )
 
     def __getitem__(self, name: str) -> Path:

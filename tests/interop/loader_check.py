@@ -5,7 +5,8 @@
 Standard input holds a list of cases, standard output an answer per case; all else goes to standard error.
 
 {"do": "compare", "dir", "tp"}: every rank by both loaders; tensors and attributes after post-processing, bytes.
-{"do": "load", "dir", "tp", "rank", "options", "change"}: one rank by `w8a8sc`; `error` if it is refused.
+{"do": "load", "dir", "tp", "rank", "options", "change", "shrink"}: one rank by `w8a8sc`; `error` if it is refused.
+{"do": "times", "dir", "tp", "repeat"}: seconds and bytes of rank 0 by each loader.
 {"do": "values" | "files", "model", "dir", "tp"}: what vllm_check.py calls values and load.
 {"do": "operator", "dir"}: what the compressed product of a layer is given.
 {"do": "arguments"}: what the command line makes of the loader's options. {"do": "spawn"}: what a new process knows.
@@ -14,6 +15,7 @@ Standard input holds a list of cases, standard output an answer per case; all el
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -21,7 +23,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("VLLM_PLUGINS", "ascend,ascend_model,w8a8sc")
@@ -58,8 +61,26 @@ def load(case: Answer, rank: int, load_format: str) -> tuple[Any, float, str]:
             config.speculative_config = argparse.Namespace(draft_model_config=draft, draft_load_config=None)
         loader = get_model_loader(config.load_config)
         start = time.perf_counter()
-        model = loader.load_model(vllm_config=config, model_config=config.model_config)
+        with _shrinking(loader, case["shrink"]) if "shrink" in case else contextlib.nullcontext():
+            model = loader.load_model(vllm_config=config, model_config=config.model_config)
         return model, time.perf_counter() - start, type(loader).__name__
+
+
+@contextlib.contextmanager
+def _shrinking(loader: Any, path: str) -> Iterator[None]:
+    """A rank file is cut when the loader has checked it, just before it reads; afterwards it is whole again."""
+    make, whole = loader._make_weights, Path(path).read_bytes()
+
+    def make_weights(*args: Any) -> Any:
+        targets = make(*args)
+        os.truncate(path, len(whole) // 2)
+        return targets
+
+    loader._make_weights = make_weights
+    try:
+        yield
+    finally:
+        Path(path).write_bytes(whole)
 
 
 def sizes(model: Any) -> dict[str, int]:
@@ -136,6 +157,27 @@ def load_one(case: Answer) -> Answer:
     return {"seconds": round(seconds, 3), **sizes(model)}
 
 
+def times(case: Answer) -> Answer:
+    """Seconds of building, loading and post-processing by each loader in turns, and the bytes of the parameters.
+
+    The files are in the page cache, all but the first time.
+    """
+    ways = {
+        "sharded_state": ("sharded_state", {}),
+        "hashes": ("w8a8sc", {"verify": "hashes"}),
+        "sizes": ("w8a8sc", {"verify": "sizes"}),
+    }
+    answer: Answer = {name: {"seconds": []} for name in ways}
+    for _ in range(case["repeat"]):
+        for name, (load_format, options) in ways.items():
+            model, seconds, _ = load({**case, "options": options}, 0, load_format)
+            answer[name]["seconds"].append(round(seconds, 2))
+            answer[name] |= sizes(model)
+            del model
+            gc.collect()
+    return answer
+
+
 def checked(case: Answer) -> Answer:
     """A command of vllm_check for all ranks."""
     rank_check = {"values": vllm_check.values_rank, "files": vllm_check.load_rank}[case["do"]]
@@ -205,6 +247,7 @@ def spawn(case: Answer) -> Answer:
 _ACTIONS: dict[str, Callable[[Answer], Answer]] = {
     "compare": compare,
     "load": load_one,
+    "times": times,
     "values": checked,
     "files": checked,
     "operator": operator,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.conftest import edit_json
 from tests.interop.conftest import PAIRS, Directories, environment, run
+from w8a8sc_tool.sharded_state.manifest import NAME as MANIFEST
 
 pytestmark = pytest.mark.interop
 
@@ -42,8 +46,8 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     return folder
 
 
-def flipped(folder: Path) -> Path:
-    with rank_file(folder).open("r+b") as file:
+def flipped(folder: Path, rank: int = 0) -> Path:
+    with rank_file(folder, rank).open("r+b") as file:
         file.seek(-5, 2)
         byte = file.read(1)[0]
         file.seek(-1, 1)
@@ -51,9 +55,9 @@ def flipped(folder: Path) -> Path:
     return folder
 
 
-def shorter(folder: Path) -> Path:
-    with rank_file(folder).open("r+b") as file:
-        file.truncate(rank_file(folder).stat().st_size - 100)
+def shorter(folder: Path, rank: int = 0) -> Path:
+    with rank_file(folder, rank).open("r+b") as file:
+        file.truncate(rank_file(folder, rank).stat().st_size - 100)
     return folder
 
 
@@ -67,48 +71,81 @@ def removed(path: Path) -> Path:
     return path.parent
 
 
-def refusals(directories: Directories) -> Iterator[tuple[str, dict[str, Any], str]]:
+Refusal = tuple[str, dict[str, Any], str]
+
+
+def refusal(name: str, message: str, folder: object, tp: int = 2, **more: Any) -> Refusal:
     """A name, what is loaded, and the pattern of the message."""
-    tp1, tp2, tp4 = (str(directories[f"tp{size}"]) for size in (1, 2, 4))
-    vendor = str(directories["vendor tp2"])
-    bare = {"manifest": False}
+    return name, {"do": "load", "dir": str(folder), "tp": tp, **more}, message
 
-    def case(name: str, message: str, folder: object, tp: int = 2, **more: Any) -> tuple[str, dict[str, Any], str]:
-        return name, {"do": "load", "dir": str(folder), "tp": tp, **more}, message
 
-    yield case("tp2 at 1", r"made for 2 ranks, but served with 1, .*--tensor-parallel-size 2", tp2, 1)
-    yield case("tp1 at 2", r"made for 1 ranks, but served with 2, .*reshard --tp 2", tp1)
-    yield case("tp4 at 2", r"made for 4 ranks, but served with 2", tp4)
-    yield case("vendor tp2 at 1", r"made for 2 ranks, but served with 1", vendor, 1)
-    yield case("checkpoint", r"a checkpoint, not a sharded_state directory", directories["checkpoint"], 1)
-    yield case("rank file missing", r"no file of rank 1", removed(rank_file(directories.copy("tp2"), 1)))
-    yield case("truncated", r"copy", shorter(directories.copy("tp2")))
-    yield case("truncated, no manifest", r"copy", shorter(directories.copy("tp2", **bare)))
-    description = directories.copy("tp2") / "quant_model_description.json"
-    yield case("description edited", r"changed after the directory was sealed", appended(description))
-    yield case("flipped bit", r" is damaged \(its hash", flipped(directories.copy("tp2")))
+def wrong_sizes(directories: Directories) -> Iterator[Refusal]:
+    for made, served in itertools.permutations((1, 2, 4), 2):
+        message = (
+            rf"made for {made} ranks, but served with {served}, "
+            rf".*--tensor-parallel-size {made}, .*reshard --tp {served}"
+        )
+        yield refusal(f"tp{made} at {served}", message, directories[f"tp{made}"], served, rank=served - 1)
+    yield refusal("vendor tp2 at 1", r"made for 2 ranks, but served with 1", directories["vendor tp2"], 1)
+
+
+def damages(directories: Directories) -> Iterator[Refusal]:
+    copy = directories.copy
+    for tp in (1, 2, 4):
+        last = {"rank": tp - 1}
+        yield refusal(f"flipped bit, {tp}", r"damaged \(its hash", flipped(copy(f"tp{tp}"), tp - 1), tp, **last)
+        cut = shorter(copy(f"tp{tp}"), tp - 1)
+        yield refusal(f"truncated, {tp}", r"copy", cut, tp)  # on rank 0, whose own file is whole
+        bare = shorter(copy(f"tp{tp}", manifest=False), tp - 1)
+        yield refusal(f"truncated, no manifest, {tp}", r"copy", bare, tp, **last)
+        missing = removed(rank_file(copy(f"tp{tp}"), tp - 1))
+        yield refusal(f"rank file missing, {tp}", rf"no file of rank {tp - 1}|not a sharded_state", missing, tp)
+        shrinking = copy(f"tp{tp}")
+        file = str(rank_file(shrinking, tp - 1))
+        yield refusal(f"shrinks, {tp}", r"changed during the work", shrinking, tp, shrink=file, **last)
+    for name in ("quant_model_description.json", "config.json"):
+        yield refusal(f"{name} edited", r"changed after the directory was sealed", appended(copy("tp2") / name))
+    hidden = copy("tp2", manifest=False)
+    edit_json(hidden / "config.json", lambda config: config.update(quantization_config={"quant_method": "ascend"}))
+    yield refusal("hidden description", r"quantization_config hides .*remove that key", hidden)
+    other = copy("tp1")
+    shutil.copy(directories["tied tp1"] / MANIFEST, other)
+    yield refusal("manifest of another model", r"copy|restore|manifest", other, 1)
+    yield refusal("checkpoint", r"a checkpoint, not a sharded_state directory", directories["checkpoint"], 1)
+
+
+def edits(directories: Directories) -> Iterator[Refusal]:
     for name, message, change in (
         ("index missing", rf"1 tensors are missing \({QKV}.index\)", lambda t: t.pop(f"{QKV}.index")),
         ("tensor added", r"do not belong to this model \(extra\)", lambda t: t.update(extra=t[NORM].copy())),
         ("dtype", rf"{NORM} is F32, F16 is wanted", lambda t: t.update({NORM: t[NORM].astype("f4")})),
         ("shape", rf"{NORM} has shape \[256\]", lambda t: t.update({NORM: t[NORM][:256].copy()})),
         ("weight cut", rf"{QKV}.index points", lambda t: t.update({WEIGHT: t[WEIGHT][:-256].copy()})),
-        (
-            "weight empty",
-            rf"{QKV}.weight has shape",
-            lambda t: t.update({f"{QKV}.weight": t[f"{QKV}.weight"][:0].copy()}),
-        ),
+        ("weight empty", rf"{WEIGHT} has shape", lambda t: t.update({WEIGHT: t[WEIGHT][:0].copy()})),
         ("info", rf"{QKV}.info is \[8, 8, 0,", lambda t: t.update({f"{QKV}.info": t[f"{QKV}.info"] * [1, 1, 0, 1, 1]})),
     ):
-        yield case(name, message, edited(directories.copy("tp2", **bare), change))
-    yield case("bfloat16", r"bfloat16: .*--dtype float16", tp2, change="bfloat16")
-    yield case("no quantization", r"no --quantization: .*--quantization ascend", tp2, change="no quantization")
-    yield case("pipeline", r"leave out --pipeline-parallel-size", tp2, change="pipeline")
-    yield case("uva offload", r"cannot be offloaded", tp2, change="uva offload")
-    yield case("prefetch offload", r"cannot be offloaded", tp2, change="prefetch offload")
-    yield case("draft", r"the draft model .* no --speculative-config", tp2, draft=str(directories["checkpoint"]))
-    yield case("option", r"'alocate' .*: allocate may be meant", tp2, options={"alocate": "full"})
-    yield case("value", r"verify cannot be 'no': give hashes or sizes", tp2, options={"verify": "no"})
+        yield refusal(name, message, edited(directories.copy("tp2", manifest=False), change))
+
+
+def wrong_options(directories: Directories) -> Iterator[Refusal]:
+    tp2 = directories["tp2"]
+    for change, message in {
+        "bfloat16": r"bfloat16: .*--dtype float16",
+        "no quantization": r"no --quantization: .*--quantization ascend",
+        "pipeline": r"leave out --pipeline-parallel-size",
+        "uva offload": r"cannot be offloaded",
+        "prefetch offload": r"cannot be offloaded",
+    }.items():
+        yield refusal(change, message, tp2, change=change)
+    draft = str(directories["checkpoint"])
+    yield refusal("draft", r"the draft model .* no --speculative-config", tp2, draft=draft)
+    yield refusal("option", r"'alocate' .*: allocate may be meant", tp2, options={"alocate": "full"})
+    yield refusal("value", r"verify cannot be 'no': give hashes or sizes", tp2, options={"verify": "no"})
+
+
+@functools.cache
+def refusals(directories: Directories) -> list[Refusal]:
+    return [made for makes in (wrong_sizes, damages, edits, wrong_options) for made in makes(directories)]
 
 
 def cases(directories: Directories, pair: str) -> dict[str, dict[str, Any]]:
@@ -191,6 +228,19 @@ def test_all_types_of_layers_were_there(answers: dict[str, Any]) -> None:
         "AscendW8A8SCLinearMethod310",
         "AscendW8A8SLinearMethod310",
     }
+
+
+@pytest.mark.slow
+def test_a_model_of_full_width_loads_about_as_fast_as_by_sharded_state(
+    pair: str, directories: Directories, tmp_path: Path
+) -> None:
+    """Two layers of Qwen3-8B; docs/interop.md has what is printed."""
+    case = {"do": "times", "dir": str(directories["wide tp1"]), "tp": 1, "repeat": 3}
+    answer = run(environment(pair), "loader_check.py", [case], tmp_path / "log")[0]
+    print(pair, answer)
+    stock, ours = answer["sharded_state"], answer["hashes"]
+    assert stock["parameters"] - ours["parameters"] == stock["compressed"] - ours["compressed"] > 100_000_000
+    assert min(ours["seconds"]) < 3 * min(stock["seconds"]) + 1
 
 
 @pytest.mark.parametrize("name", SOURCES)
