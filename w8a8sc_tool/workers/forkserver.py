@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,7 +22,8 @@ from typing import Final
 
 from . import process
 
-_KERNELS: Final = "w8a8sc_tool.codec.matrix"
+_READY: Final = b"ready"
+_UNANSWERED: Final = 128  # requests on their way at most: the kernel allows 1024 descriptors in flight, as a rule
 _MESSAGE_BYTES: Final = 64
 _DYING_SECONDS: Final = 5.0  # from the end of a worker's connection to the end of its process
 _UNKNOWN: Final = "unknown"
@@ -43,6 +44,7 @@ class ForkServer:
         self.owner = os.getpid()
         self._lock = threading.Lock()  # an answer belongs to the request before it
         self._workers = 0
+        self._ready = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -56,7 +58,7 @@ class ForkServer:
         weakref.finalize(self, _close, self.owner, self._control, self._process)
 
     def fork(self, calls: int, lifeline: int, output: int) -> int:
-        """Ask for a worker, without waiting for it; returns its number, by which the server knows it.
+        """Ask for a worker, without waiting for it or the kernels; returns its number, by which the server knows it.
 
         calls, lifeline: descriptors for `process.main`; output: where it prints. Raises OSError if the server is gone.
         """
@@ -65,6 +67,8 @@ class ForkServer:
             with contextlib.suppress(OSError):  # a working folder that was removed
                 descriptors.append(os.open(".", os.O_PATH | os.O_DIRECTORY))
                 stack.callback(os.close, descriptors[-1])
+            if self._workers >= _UNANSWERED:
+                self._is_ready(wait=True)
             socket.send_fds(self._control, [b"fork"], descriptors)
             self._workers += 1
             return self._workers
@@ -78,13 +82,22 @@ class ForkServer:
         self._ask(f"end {worker}")
 
     def _ask(self, question: str) -> int | None:
+        """The server's answer; None, at once, if it has not forked anything yet or is gone."""
         with self._lock:
             try:
+                if not self._is_ready(wait=False):
+                    return None
                 self._control.send(question.encode())
                 answer = self._control.recv(_MESSAGE_BYTES).decode()
             except OSError:
                 return None
         return int(answer) if answer not in ("", _UNKNOWN) else None
+
+    def _is_ready(self, *, wait: bool) -> bool:
+        """Whether the server has its kernels and forks; its first message says so."""
+        if not self._ready and (wait or select.select([self._control], [], [], 0)[0]):
+            self._ready = self._control.recv(_MESSAGE_BYTES) == _READY
+        return self._ready
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -114,17 +127,28 @@ def shared(environment: dict[str, str]) -> ForkServer:
 
 
 def serve(control: int) -> None:
-    """The server's main loop: fork workers and say what became of them, until the parent closes `control`."""
+    """The server: fork workers and say what became of them, until the parent closes `control`.
+
+    Kernels that are not on disk yet are compiled here first, once for all workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(ImportError):  # a worker that needs it says so
-        importlib.import_module(_KERNELS)
-    parent = socket.socket(fileno=control)
+    with contextlib.suppress(Exception):  # a worker that needs them says what is wrong
+        from ..codec.matrix import compile_kernels
+
+        compile_kernels()
+    with contextlib.suppress(OSError):  # the parent is gone
+        _answer_requests(socket.socket(fileno=control))
+    os._exit(0)
+
+
+def _answer_requests(parent: socket.socket) -> None:
+    parent.send(_READY)
     workers: list[int | None] = []
     while True:
         request, descriptors, _, _ = socket.recv_fds(parent, _MESSAGE_BYTES, 4)
         words = request.decode().split()
         if not words:
-            os._exit(0)
+            return
         if words[0] == "fork":
             workers.append(_fork(parent, descriptors))
             for descriptor in descriptors:

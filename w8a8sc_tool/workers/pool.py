@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ..codec import ensure_compiled
 from ..errors import WorkError
 from ..io import files
 from . import forkserver
@@ -64,7 +63,6 @@ class Pool:
 
         threads: how many each worker's libraries may start. The workers start while the caller goes on.
         """
-        ensure_compiled()  # or every worker would do it
         inherited = dict(os.environ) | dict(environment or {})
         # Libraries must not start threads of their own: processes are what -j counts.
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
