@@ -107,7 +107,7 @@ def test_going_on_twice_and_with_fewer_sizes(tiny: Path, sealed: Callable[[int],
 
 def test_other_options_are_noticed(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop(tiny, tmp_path, 0.5, [2])
-    with pytest.raises(InputError, match=r"options was .*now it is .*--no-resume"):
+    with pytest.raises(InputError, match=r"options was .*now it is .*resume=False"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1, max_ratio=0.9)
     monkeypatch.setattr(codec, "CODEC_VERSION", 2)
     with pytest.raises(InputError, match="codec_version was 1, now it is 2"):
@@ -122,7 +122,7 @@ def test_another_source_is_noticed(tiny_copy: Path, tmp_path: Path) -> None:
         if name.endswith("proj.weight"):
             content[name] = (dtype, shape, data[:-1] + bytes([data[-1] ^ 1]))
     tensors.write(tiny_copy / WEIGHTS, content)
-    with pytest.raises(InputError, match=r"another checkpoint: .* differs.*--no-resume"):
+    with pytest.raises(InputError, match=r"another checkpoint: .* differs.*resume=False"):
         compress(tiny_copy, tmp_path / "out", tp=[2], name="Tiny", processes=1)
 
 
@@ -133,7 +133,7 @@ def test_damage_is_noticed(tiny: Path, tmp_path: Path) -> None:
         byte = file.read(1)
         file.seek(100_000)
         file.write(bytes([byte[0] ^ 4]))
-    with pytest.raises(InputError, match=r"not what was written.*--no-resume"):
+    with pytest.raises(InputError, match=r"not what was written.*resume=False"):
         compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)
 
 

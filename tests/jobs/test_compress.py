@@ -206,7 +206,7 @@ def test_doing_it_again_is_reported_as_done(tiny: Path, tmp_path: Path) -> None:
     (second,) = compress(tiny, tmp_path, tp=[2], processes=2)
     assert second.already_done and second.directory == first.directory
     assert {path: path.stat().st_mtime_ns for path in first.directory.iterdir()} == before
-    with pytest.raises(InputError, match=r"exists already.*--overwrite"):
+    with pytest.raises(InputError, match=r"exists already.*overwrite=True"):
         compress(tiny, tmp_path, tp=[2], max_ratio=0.9, processes=2)
     (third,) = compress(tiny, tmp_path, tp=[2], max_ratio=0.9, overwrite=True, processes=2)
     assert third.manifest.options["max_ratio"] == 0.9

@@ -242,7 +242,7 @@ def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, i
     (bare / "tokenizer.json").unlink()
     found = generate(bare, token_ids=PROMPT, max_new_tokens=2)
     assert found.text is None and len(found.tokens) == 2
-    with pytest.raises(InputError, match=r"no tokenizer\.json.*--token-ids"):
+    with pytest.raises(InputError, match=r"no tokenizer\.json.*token_ids="):
         generate(bare, prompt="Hello")
     with pytest.raises(UsageError, match="no token 99999"):
         generate(bare, token_ids=[99999])

@@ -157,7 +157,7 @@ def test_what_the_user_gives_wins() -> None:
     ],
 )
 def test_contradictions_are_refused_with_the_reason(tp: int, more: list[str], reason: str) -> None:
-    with pytest.raises(UsageError, match=f"{reason}.*--force"):
+    with pytest.raises(UsageError, match=f"{reason}.*force=True"):
         build(service("qwen3-32b", tp), more)
     command = build(service("qwen3-32b", tp), more, force=True)
     assert any(reason in warning for warning in command.warnings)
@@ -182,7 +182,7 @@ def test_no_length_that_fit_refuses() -> None:
     small = roomy("qwen3-8b", 1, 18)
     assert small.memory is not None and 0 < small.memory.length < 16384
     assert parsed(build(small).words)["--max-model-len"] == [str(small.memory.length)]
-    with pytest.raises(UsageError, match=f"{small.memory.length} is the most here.*--force"):
+    with pytest.raises(UsageError, match=f"{small.memory.length} is the most here.*force=True"):
         build(small, ["--max-model-len", "16k"])
     assert parsed(build(small, ["--max-model-len", "16k"], force=True).words)["--max-model-len"] == ["16k"]
     with pytest.raises(UsageError, match="nothing fits beside the weights"):

@@ -89,7 +89,7 @@ def make(folder: Path) -> Path:
 
 def test_a_container_has_it_if_the_user_says_so(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     plain = job.prepare_serving(sealed(2), in_container=True, device_folder=tmp_path)
-    assert "sharded_state" in plain.command.words and any("--plugin-in-image" in note for note in plain.notes)
+    assert "sharded_state" in plain.command.words and any("plugin_in_image=True" in note for note in plain.notes)
     told = job.prepare_serving(sealed(2), in_container=True, plugin_in_image=True, device_folder=tmp_path)
     assert "w8a8sc" in told.command.words and "sharded_state" not in told.command.words
     assert run(["serve", str(sealed(2)), "--plugin-in-image"]) == 2
@@ -111,7 +111,7 @@ def test_a_cpu_engine_is_served_by_its_module(
     single = job.prepare_for_cpu(tiny, environment={"PATH": "/nowhere"}).command
     assert not single.environment and "--load-format" not in single.words
     for words in (["--dtype", "bfloat16"], ["-tp", "1"], ["--quantization", "ascend"], ["--load-format", "auto"]):
-        with pytest.raises(UsageError, match="leave it out, or give --force"):
+        with pytest.raises(UsageError, match="leave it out, or give force=True"):
             job.prepare_for_cpu(sealed(2), words, environment={})
     assert run(["serve", str(sealed(2)), "--device", "cpu", "--container"]) == 2
 

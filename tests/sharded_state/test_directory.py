@@ -57,7 +57,7 @@ def test_what_is_not_whole_is_not_sealed(damage: Callable[[Path], object], tmp_p
 
 def test_existing_targets(tmp_path: Path) -> None:
     make(tmp_path / "y", b"old")
-    with pytest.raises(InputError, match=r"exists already.*--overwrite"):
+    with pytest.raises(InputError, match=r"exists already.*overwrite=True"):
         make(tmp_path / "y")
     make(tmp_path / "y", b"new", overwrite=True)
     assert (tmp_path / "y" / "a.json").read_bytes() == b"new"

@@ -129,7 +129,7 @@ def verify(
         report.bytes = sum(tensor.info.nbytes for rank in ranks for tensor in rank.values())
         report.compressed_weights = sum(name.endswith(".index") for rank in ranks for name in rank)
         if quick:
-            report.not_checked.append("the contents of tensors and side files (--quick)")
+            report.not_checked.append("the contents of tensors and side files (quick=True)")
         else:
             work = _tensor_tasks(ranks, decode=checkpoint is None, canonical=state.manifest is None)
             if checkpoint is not None:

@@ -38,14 +38,14 @@ def find(folder: Path) -> str | None:
     if isinstance(given, list):
         given = _default(dict(_named(entry, where) for entry in given), where)
     if given is not None and not isinstance(given, str):
-        raise InputError(f"chat_template is {str(given)[:40]}, a text is wanted", str(where), "give --token-ids")
+        raise InputError(f"chat_template is {str(given)[:40]}, a text is wanted", str(where), "give token_ids=")
     return given
 
 
 def _named(entry: object, where: Path) -> tuple[str, str]:
     if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str):
         return entry["name"], entry["template"]
-    raise InputError("chat_template has an entry without a name and a template", str(where), "give --token-ids")
+    raise InputError("chat_template has an entry without a name and a template", str(where), "give token_ids=")
 
 
 def _default(templates: dict[str, Any], where: Path) -> Any:

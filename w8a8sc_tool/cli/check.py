@@ -10,6 +10,7 @@ from ..io.amounts import size
 from .group import common, group
 from .options import takes
 from .output import Output
+from .spelling import spelled
 
 if TYPE_CHECKING:
     from ..checking.compare import Comparison
@@ -86,7 +87,7 @@ def _show_report(report: Report, out: Output) -> None:
     for finding in report.findings:
         out.result(f"{finding.where}: {finding.what}")
     for gap in report.not_checked:
-        out.result(f"not checked: {gap}")
+        out.result(f"not checked: {spelled(gap)}")
     against = f", equal to what {report.against_source} becomes" if report.against_source and report.ok else ""
     verdict = "verified" if report.ok else f"{len(report.findings)} errors"
     out.result(

@@ -12,6 +12,7 @@ from ..options import CompressOptions
 from .group import F, common, group
 from .options import takes
 from .output import Output, duration
+from .spelling import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,7 @@ def batch(file: str, engine: Any, ray_address: str | None, processes: int | None
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:
         sizes, made = ", ".join(map(str, outcome.tp)), size(outcome.output_bytes) if outcome.ok else ""
-        error = outcome.error.replace("\n", "; ")[:200]
+        error = spelled(outcome.error).replace("\n", "; ")[:200]
         rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), error))
     out.table(rows, right=(3, 4))
     return max(outcome.exit_code for outcome in outcomes)

@@ -15,6 +15,7 @@ from ..errors import W8A8SCError
 from ..text import one_line
 from .group import group
 from .output import drop, prepare_streams, say
+from .spelling import spelled_problem
 
 # Their commands add themselves to the group.
 for _module in ("convert", "check", "run", "prepare"):
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
     except W8A8SCError as error:
         _debug()
         for problem in error.problems[:_MOST_PROBLEMS]:
-            say(f"error: {problem}")
+            say(f"error: {spelled_problem(problem)}")
         if len(error.problems) > _MOST_PROBLEMS:
             say(f"error: and {len(error.problems) - _MOST_PROBLEMS} more like these")
         return error.exit_code

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..errors import WorkError
 from ..io.amounts import size
 from ..text import one_line, some_lines
+from .spelling import spelled
 
 _LINE_SECONDS: Final = 5.0  # between progress lines where there is no terminal
 
@@ -128,7 +129,7 @@ class Output:
 
     def note(self, message: str) -> None:
         if not self.quiet:
-            self._say(f"note: {one_line(message)}")
+            self._say(f"note: {one_line(spelled(message))}")
 
     def begin(self, label: str, total_bytes: int) -> None:
         self._label, self._total = label, total_bytes

@@ -10,6 +10,7 @@ import click
 from ..errors import UsageError
 from .group import F, common, group
 from .output import Output
+from .spelling import spelled
 
 if TYPE_CHECKING:
     from ..jobs.generate import Generated
@@ -304,7 +305,7 @@ def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
             state = {True: "ok", False: "MISSING", None: "-"}[row.ok]
             out.result(f"  {state:8} {row.what}: {row.found} (wanted: {row.wanted})")
             if row.ok is False:
-                out.result(f"           {row.why}; {row.mend}")
+                out.result(f"           {spelled(f'{row.why}; {row.mend}')}")
 
 
 def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:

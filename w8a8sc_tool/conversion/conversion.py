@@ -184,7 +184,7 @@ class Conversion:
             raise WorkError(
                 f"reading back what was written found {len(report.findings)} errors, first: {first.what}",
                 first.where,
-                "check disk and memory of this machine, then run the command again with --no-resume",
+                "check disk and memory of this machine, then run the command again with resume=False",
             )
 
 
@@ -204,7 +204,7 @@ def _parts(entries: Sequence[JournalEntry]) -> list[list[JournalEntry]]:
 
 def _refuse_damage(partial: Path, wrong: Sequence[StoredTensor], changed: Sequence[str]) -> None:
     """Raises InputError if what an earlier run left cannot be gone on with."""
-    remedy = "give --no-resume to discard it and start afresh"
+    remedy = "give resume=False to discard it and start afresh"
     if changed:
         raise InputError(f"holds unfinished work on another checkpoint: {changed[0]} differs", str(partial), remedy)
     if wrong:

@@ -25,7 +25,7 @@ from . import draft
 from .identity import read_identity, shallow_identity
 from .space import check_space, estimated_bytes, held_bytes
 
-_OVERWRITE: Final = "choose another output, or give --overwrite to replace it"
+_OVERWRITE: Final = "choose another output, or give overwrite=True to replace it"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def target_folder(output: Path, name: str, tp: int, kind: str = "w8a8sc") -> Pat
 def check_name(name: str) -> None:
     """Raises UsageError for a model's name that no folder can have."""
     if not is_plain(name):
-        raise UsageError(f"{name[:80]!r} cannot be part of a folder's name", remedy="give another --name")
+        raise UsageError(f"{name[:80]!r} cannot be part of a folder's name", remedy="give another name=")
 
 
 def prepare(checkpoint: Checkpoint, plans: Sequence[Plan], settings: Settings, progress: Progress) -> Prepared:

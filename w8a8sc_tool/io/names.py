@@ -22,7 +22,7 @@ def given_name(path: Path) -> str:
     name = _given_name(path)
     if not is_showable(name):
         problem = "its name is not UTF-8 or has control characters"
-        raise InputError(problem, str(path), "rename it, or give --name to a command that takes it")
+        raise InputError(problem, str(path), "rename it, or give name= where that can be given")
     return name
 
 

@@ -115,9 +115,9 @@ def _plans(checkpoint: Checkpoint, sizes: Sequence[int], options: Options, prese
     names = [names_of(item.module) for item in plans[0].modules if item.module.kind == "linear"]
     for pattern in options.keep:
         if not is_utf8(pattern):
-            raise UsageError(f"--keep {pattern} is not UTF-8")
+            raise UsageError(f"the pattern {pattern} is not UTF-8")
         if pattern not in preset.keep and not any(matches(pattern, layer_names) for layer_names in names):
-            raise UsageError(f"--keep {pattern} fits no layer", remedy="see the layers' names with w8a8sc inspect")
+            raise UsageError(f"the pattern {pattern} fits no layer", remedy="see the layers' names with w8a8sc inspect")
     differing = deviations(preset, checkpoint)
     return [msgspec.structs.replace(item, warnings=(*item.warnings, *differing)) for item in plans]
 

@@ -209,7 +209,9 @@ class _Text:
         self._pool.call(0, "the tokenizer", method, *arguments)
         for _, answer in self._pool.wait(_TEXT_SECONDS):
             return answer
-        raise InputError(f"the tokenizer or chat template took longer than {_TEXT_SECONDS:.0f} s", "", "--token-ids")
+        raise InputError(
+            f"the tokenizer or chat template took longer than {_TEXT_SECONDS:.0f} s", "", "give token_ids="
+        )
 
 
 @contextmanager
@@ -219,7 +221,7 @@ def _text(folder: Path, *, wanted: bool) -> Iterator[_Text]:
         yield _Text(None)
         return
     if not reading.exists(folder / "tokenizer.json"):
-        raise InputError("there is no tokenizer.json", str(folder), "give --token-ids")
+        raise InputError("there is no tokenizer.json", str(folder), "give token_ids=")
     with Pool(1, _TEXT, folder) as pool:
         text = _Text(pool)
         if not wanted:  # it would only show what the tokens say

@@ -111,7 +111,7 @@ def _plugin(
         return False, []
     lost = "compressed weights take the memory of uncompressed ones, and vLLM does not check the files (docs/vllm.md)"
     if in_container:
-        return in_image, [] if in_image else [f"the image is taken to have no plugin (--plugin-in-image): {lost}"]
+        return in_image, [] if in_image else [f"the image is taken to have no plugin (plugin_in_image=True): {lost}"]
     plugin = find_plugin(environment)
     if not plugin.works:
         return False, [f"without the plugin for vLLM, since {plugin.problem}; {lost}"]
@@ -168,7 +168,7 @@ def _release(target: Target | None, *, in_container: bool) -> tuple[str, list[st
     if target is not None and release is not None and (release < (0, 23)) != (target == "0.18"):
         return version, [
             f"its W8A8_DYNAMIC layers are made for vLLM Ascend {target}; {version} is installed here and does not load "
-            "them: compress with another --target"
+            "them: compress for another target="
         ]
     return version, []
 
@@ -192,7 +192,7 @@ def _wanted_tp(given: VllmOptions) -> int:
         return 1
     size = count_of(given, "tensor-parallel-size")
     if size is None:
-        raise UsageError(f"--tensor-parallel-size {' '.join(given['tensor-parallel-size'])} is no size")
+        raise UsageError(f"vLLM's --tensor-parallel-size {' '.join(given['tensor-parallel-size'])} is no size")
     return size
 
 
@@ -212,7 +212,7 @@ def start_serving(command: Command) -> None:
     program = shutil.which(command.words[0])
     if program is None:
         raise MissingError(
-            "vllm is not installed", remedy="serve on a host with vLLM Ascend; --print shows the command"
+            "vllm is not installed", remedy="serve on a host with vLLM Ascend; w8a8sc serve --print shows the command"
         )
     os.execve(program, command.words, dict(os.environ) | command.environment)
 
@@ -278,7 +278,7 @@ def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, Mode
             raise InputError(
                 f"the directory is made for TP {state.tp}, not {other[0]}",
                 str(folder),
-                f"give the checkpoint, or no --tp; for another size: w8a8sc reshard {folder} --tp {other[0]}",
+                f"give the checkpoint, or no tp=; for another size: w8a8sc reshard {folder} --tp {other[0]}",
             )
         total = exact = 0
         for file in state.ranks.get(0, []):

@@ -37,7 +37,7 @@ def rendered(template: str, prompt: str, tokens: Mapping[str, str], where: str) 
     except InputError:
         raise
     except Exception as error:  # a template calls what it likes of what it is given
-        raise InputError(f"the chat template fails ({str(error)[:200]})", where, "give --token-ids") from None
+        raise InputError(f"the chat template fails ({str(error)[:200]})", where, "give token_ids=") from None
     return "".join(text)
 
 

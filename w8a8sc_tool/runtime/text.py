@@ -36,7 +36,7 @@ class Tokenizer:
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_buffer(data)
         except Exception as error:
-            raise InputError(f"not a tokenizer ({str(error)[:200]})", str(path), "give --token-ids") from None
+            raise InputError(f"not a tokenizer ({str(error)[:200]})", str(path), "give token_ids=") from None
         self._folder = folder
 
     def encode(self, prompt: str) -> list[int]:
@@ -53,7 +53,7 @@ class Tokenizer:
             raise MissingError("jinja2 is not installed", remedy="pip install 'w8a8sc[runtime]'") from None
         text = chat.rendered(template, prompt, self._special_tokens(), str(self._folder))
         if not is_utf8(text):
-            raise InputError("the chat template makes half of a surrogate pair", str(self._folder), "give --token-ids")
+            raise InputError("the chat template makes half of a surrogate pair", str(self._folder), "give token_ids=")
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, tokens: list[int]) -> str:

@@ -127,7 +127,7 @@ def build(
     warnings: list[str] = []
     problems = list(_contradictions(service, given))
     if problems and not force:
-        raise UsageError("; ".join(problems), remedy="leave it out, or give --force")
+        raise UsageError("; ".join(problems), remedy="leave it out, or give force=True")
     warnings += problems
     flags = {name: value for name, value in _flags(service, host).items() if not _replaced(name, given)}
     if "enforce-eager" in given:

@@ -26,7 +26,7 @@ def build_for_cpu(service: Service, more: Sequence[str], *, python: Path | None,
     given = parse_options(more)
     problems = _contradictions(service, given)
     if problems and not force:
-        raise UsageError("; ".join(problems), remedy="leave it out, or give --force")
+        raise UsageError("; ".join(problems), remedy="leave it out, or give force=True")
     words = [str(python) if python else "python", "-m", _SERVER, "--model", str(service.path)]
     for name, value in _flags(service, given).items():
         if name not in given:

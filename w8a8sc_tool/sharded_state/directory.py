@@ -178,7 +178,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if reading.is_link(target) or (reading.exists(target) and not reading.is_folder(target)):
         raise InputError("exists and is not a directory", str(target), "choose another output")
     if reading.exists(target) and not overwrite:
-        raise InputError("exists already", str(target), "choose another output, or give --overwrite to replace it")
+        raise InputError("exists already", str(target), "choose another output, or give overwrite=True to replace it")
     check_access(target)
 
 

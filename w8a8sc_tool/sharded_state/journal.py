@@ -152,7 +152,7 @@ def refuse_other(head: dict[str, Any], begun: dict[str, Any], folder: Path) -> N
             f"holds unfinished work of another kind, begun by w8a8sc {_short(begun.get(TOOL_VERSION))} "
             f"(this is {head.get(TOOL_VERSION)}): {'; '.join(changed)}",
             str(folder),
-            "give --no-resume to discard it and start afresh, or run the command that began it",
+            "give resume=False to discard it and start afresh, or run the command that began it",
         )
 
 

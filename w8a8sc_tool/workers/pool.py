@@ -137,7 +137,7 @@ class Pool:
         if code is None:
             reason, remedy = "cannot be reached", "run the command again"
         elif code == -signal.SIGKILL:
-            reason, remedy = "was killed", "the machine may be out of memory; use fewer processes (-j)"
+            reason, remedy = "was killed", "the machine may be out of memory; set processes= to fewer"
         elif code < 0:
             reason, remedy = f"died of {signal.Signals(-code).name}", "run the command again"
         else:

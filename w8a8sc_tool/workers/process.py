@@ -53,7 +53,7 @@ def _answer(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     except OSError as error:
         return None, WorkError(f"{error.strerror or error}", str(error.filename or ""))
     except MemoryError:
-        return None, WorkError("not enough memory", remedy="use fewer processes (-j)")
+        return None, WorkError("not enough memory", remedy="set processes= to fewer")
     except Exception as error:
         if os.environ.get("W8A8SC_DEBUG"):
             traceback.print_exc()  # an error is one line

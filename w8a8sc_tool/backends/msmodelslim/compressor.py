@@ -26,6 +26,7 @@ from .installed import builtin_script, environment
 
 _HANDLER: Final = "w8a8sc_tool.backends.msmodelslim.helper:Helper"
 _TEMPORARY: Final = "w8a8sc-msmodelslim-"
+_REMEDY: Final = 'backend="native" does without it'
 # msmodelslim kills its executor after 600 s; a helper that says nothing for longer is hanging itself.
 TIMEOUT: Final = 660.0
 
@@ -102,7 +103,7 @@ class VendorCompressor:
         except InputError:
             lines = []
         last_lines = " | ".join(line.strip() for line in lines[-4:])
-        return f"--backend native does without it{'; its last words: ' + last_lines if last_lines else ''}"
+        return f"{_REMEDY}{'; its last words: ' + last_lines if last_lines else ''}"
 
 
 def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], what: str) -> None:
@@ -111,18 +112,14 @@ def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], what: str) -> N
     try:
         decoder = MatrixDecoder(shard.index, shard.info, weight_bytes=payload.nbytes, sparsity="low")
         if (decoder.tiling.n, decoder.tiling.k) != weight.shape:
-            raise WorkError("msmodelslim's result is for another shape", what, "--backend native does without it")
+            raise WorkError("msmodelslim's result is for another shape", what, _REMEDY)
         for block in decoder.blocks():
             out = np.empty((block.last_row - block.first_row, weight.shape[1]), np.int8)
             decoder.decode(block, payload[block.first_byte : block.last_byte], out)
             if not np.array_equal(out, weight[block.first_row : block.last_row]):
-                raise WorkError(
-                    "msmodelslim's result decodes to other values", what, "--backend native does without it"
-                )
+                raise WorkError("msmodelslim's result decodes to other values", what, _REMEDY)
     except CodecError as error:
-        raise WorkError(
-            f"msmodelslim's result breaks the format: {error}", what, "--backend native does without it"
-        ) from None
+        raise WorkError(f"msmodelslim's result breaks the format: {error}", what, _REMEDY) from None
 
 
 def _temporary_root() -> Path:

@@ -70,7 +70,7 @@ def install_executor() -> Path:
         raise MissingError("msmodelslim is not installed", remedy="pip install 'w8a8sc[msmodelslim]'")
     if installed_executor() == "vendor":
         raise UsageError(
-            "an executor built with CANN is there", str(path), "it is left alone; --executor builtin does without it"
+            "an executor built with CANN is there", str(path), 'it is left alone; executor="builtin" does without it'
         )
     reading.check_can_create(path)
     files.write_program(path, builtin_script())
@@ -104,7 +104,7 @@ def choose(backend: str = "auto", executor: str | None = None) -> Backend:
     if backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", remedy="backends: " + ", ".join(BACKENDS))
     if backend == "native" and executor:
-        raise UsageError("--executor belongs to --backend msmodelslim")
+        raise UsageError('an executor belongs to backend="msmodelslim"')
     executor_kind = installed_executor()
     if backend == "auto" and executor is None:
         if executor_kind == "vendor":
@@ -115,7 +115,7 @@ def choose(backend: str = "auto", executor: str | None = None) -> Backend:
         return NATIVE
     if package_folder() is None:
         raise MissingError(
-            "msmodelslim is not installed", remedy="pip install 'w8a8sc[msmodelslim]', or --backend native"
+            "msmodelslim is not installed", remedy="pip install 'w8a8sc[msmodelslim]', or backend=\"native\""
         )
     return Backend("msmodelslim", "as asked", _executor(executor, executor_kind))
 
@@ -127,7 +127,7 @@ def _executor(wanted: str | None, installed: str | None) -> str:
             raise MissingError(
                 "msmodelslim has no executor",
                 str(executor_path()),
-                "build it with CANN (compress_graph/build.sh), or give --executor builtin",
+                'build it with CANN (compress_graph/build.sh), or give executor="builtin"',
             )
         return installed
     if wanted == "vendor" and installed != "vendor":

@@ -16,7 +16,7 @@ def check_model(architecture: str) -> None:
     if architecture not in MODELS:
         raise MissingError(
             f"the bundled runtime has no model for {architecture}",
-            remedy="serve it with vLLM Ascend; verify --source proves the weights without it",
+            remedy="serve it with vLLM Ascend; w8a8sc verify --source proves the weights without it",
         )
 
 
