@@ -17,7 +17,7 @@ from w8a8sc_tool.codec.shares import SHARE_BYTES
 from w8a8sc_tool.codec.streams import CODES
 
 from . import reference
-from .test_encode_low_vectors import FAR, NEAR, SKIP, Tile, tiles
+from .test_symbols import FAR, NEAR, SKIP, Tile, tiles
 
 RUN = {1: 26, 2: 27, 3: 28, 4: 29}
 

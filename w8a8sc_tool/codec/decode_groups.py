@@ -269,6 +269,28 @@ def _prefetch_row(row):
     prefetch_for_writing(row + TILE_COLUMNS - 1)
 
 
+@part
+def _have_room(starts, first, most):
+    """Whether all four packets begin at most so far behind the first one of their engine."""
+    return (
+        (starts[0] - first[0] <= most)
+        & (starts[1] - first[1] <= most)
+        & (starts[2] - first[2] <= most)
+        & (starts[3] - first[3] <= most)
+    )
+
+
+@part
+def _bytes_between(first, starts):
+    """The bytes that each engine has yielded."""
+    return (
+        (starts[0] - first[0]) >> 8,
+        (starts[1] - first[1]) >> 8,
+        (starts[2] - first[2]) >> 8,
+        (starts[3] - first[3]) >> 8,
+    )
+
+
 def _lanes_of(mode: Mode) -> Part:
     """Compiles what decodes packets of all four engines, one of each at a time."""
     sizes = group_sizes(mode)
@@ -294,13 +316,7 @@ def _lanes_of(mode: Mode) -> Part:
         most = (length - room) << 8
         starts = first
         stream = np.int64(HEADER_BYTES)
-        while (
-            (stream <= size - PACKET_BYTES)
-            & (starts[0] - first[0] <= most)
-            & (starts[1] - first[1] <= most)
-            & (starts[2] - first[2] <= most)
-            & (starts[3] - first[3] <= most)
-        ):
+        while (stream <= size - PACKET_BYTES) & _have_room(starts, first, most):
             if row < end_row:
                 _prefetch_row(row)
                 row += stride
@@ -317,12 +333,7 @@ def _lanes_of(mode: Mode) -> Part:
                 break
             starts = behind
             stream += PACKET_BYTES
-        return stream, (
-            (starts[0] - first[0]) >> 8,
-            (starts[1] - first[1]) >> 8,
-            (starts[2] - first[2]) >> 8,
-            (starts[3] - first[3]) >> 8,
-        )
+        return stream, _bytes_between(first, starts)
 
     return decode_lanes
 

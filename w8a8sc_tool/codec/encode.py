@@ -29,7 +29,7 @@ from .format import (
     TILE_FRACTALS,
     TILE_ROWS,
 )
-from .jit import kernel, part
+from .jit import copied_part, kernel, part
 from .shares import SHARE_STRIDE, deal_tile
 from .streams import CODES, store_raw
 from .symbols import count_symbols, is_near
@@ -108,7 +108,7 @@ def _count_shares(scratch, length, counts, totals):
     sum_counts(counts, totals)
 
 
-@part
+@copied_part
 def _rank_tile(length, high, plain, buffers):
     """Rank the bytes of a tile; returns whether its symbols are in scratch memory, for the fast coder.
 
@@ -128,7 +128,7 @@ def _rank_tile(length, high, plain, buffers):
     return plain and is_near(totals, common, length) and _find(scratch, length, high, common)
 
 
-@part
+@copied_part
 def _code(length, high, symbols, buffers, payload, ahead):
     """Code a tile whose symbols `_find` has found, or else plainly; returns the payload's bytes, 0 for bypass.
 

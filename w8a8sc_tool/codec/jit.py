@@ -22,6 +22,8 @@ _njit: Any = numba.njit
 _config: Any = numba.core.config
 
 _OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+# Without what lets Python or C call a part, which takes time to compile.
+_PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _LOCK = threading.RLock()
 _folder = functools.cache(kernel_cache.cache_folder)
 
@@ -107,10 +109,10 @@ def _announce(folder: Path | None) -> None:
 
 def part(function: F) -> F:
     """A function that kernels call: compiled as a part of each of them, never on its own."""
-    return _njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+    return _njit(**_PART_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def copied_part(function: F) -> F:
     """A part that is copied into its only caller before anything is compiled: for one that calls large parts, which
     would all be optimized once more with it."""
-    return _njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
+    return _njit(inline="always", **_PART_OPTIONS)(function)  # type: ignore[no-any-return]
