@@ -27,7 +27,16 @@ def duration(seconds: float) -> str:
 
 
 def prepare_streams() -> None:
-    """Have what an encoding cannot spell printed with backslash escapes, whatever the environment asks for."""
+    """Have what an encoding cannot spell printed with backslash escapes, whatever the environment asks for.
+
+    The number of a standard stream that is closed is given to nothing else: files and sockets of the work, which its
+    processes inherit, would be taken for it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
