@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +20,7 @@ from tests.codec.plain_kernel import encode_plainly
 from w8a8sc_tool.backends.msmodelslim.installed import executor_path, installed_executor
 from w8a8sc_tool.codec import decode_matrix, encode_matrix
 from w8a8sc_tool.codec.format import FRACTAL_COLUMNS, FRACTAL_ROWS
+from w8a8sc_tool.codec.kernel_cache import CACHE_VARIABLE
 
 from . import measure, weights
 
@@ -69,7 +70,12 @@ def run(rounds: int, json: str | None, executor: Path | None, against: Path | No
 
 
 def codec_of(checkout: Path) -> ModuleType:
-    """The codec of another version, beside this one's under another name, with kernels of its own."""
+    """The codec of another version, beside this one's under another name, with kernels of its own.
+
+    Kernels know the module they are part of, so these must not get into that version's own folder.
+    """
+    encode_matrix(np.zeros((1, 1), np.int8))  # this version has chosen its folder now
+    os.environ[CACHE_VARIABLE] = str(Path(tempfile.gettempdir()) / "w8a8sc-bench")
     folder = checkout / "w8a8sc_tool" / "codec"
     spec = importlib.util.spec_from_file_location(
         "other_codec", folder / "__init__.py", submodule_search_locations=[str(folder)]

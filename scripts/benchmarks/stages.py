@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ BLOCK = 8 << 20
 def run(rounds: int, json: str | None, folder: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         tasks = _tasks(Path(place))
-        times = measure.in_turns(rounds, **{name: task for name, (task, _) in tasks.items()})
-        found = {name: measure.speeds(tasks[name][1], seconds) for name, seconds in times.items()}
+        times = measure.in_turns(rounds, clock=time.thread_time, **{name: task for name, (task, _) in tasks.items()})
+        speeds = {name: measure.speeds(tasks[name][1], seconds) for name, seconds in times.items()}
     rows = [["stage", "MB/s of its input", "of encoding"]]
-    rows += [[name, measure.told(value), f"{value[1] / found['encode'][1]:.1f}"] for name, value in found.items()]
+    rows += [[name, measure.told(value), f"{value[1] / speeds['encode'][1]:.1f}"] for name, value in speeds.items()]
     measure.table(rows)
-    measure.save(json, "stages", {"stages": found, "steps": steps.run(rounds)})
+    measure.save(json, "stages", {"stages": speeds, "steps": steps.run(rounds)})
 
 
 def _tasks(place: Path) -> dict[str, tuple[Callable[[], Any], int]]:
