@@ -22,7 +22,9 @@ class Model:
     """A whole checkpoint in memory."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = json.loads((folder / "config.json").read_text())
+        whole = json.loads((folder / "config.json").read_text())
+        self.vision = whole.get("vision_config")
+        self.config = whole if self.vision is None else whole | whole["text_config"]
         self.types = json.loads((folder / "quant_model_description.json").read_text())
         self.content: tensors.Content = {}
         for path in folder.glob("*.safetensors"):
@@ -30,20 +32,52 @@ class Model:
 
     def rank(self, rank: int, tp: int) -> dict[str, np.ndarray]:
         """Every tensor of a rank, weights uncompressed."""
+        state = self._text(rank, tp)
+        if self.vision is None:
+            return state
+        names = (("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."))
+        renamed = {name.replace(*names[name.startswith("lm_head")]): values for name, values in state.items()}
+        return renamed | {name.removeprefix("model."): value for name, value in self._tower(rank, tp).items()}
+
+    def _text(self, rank: int, tp: int) -> dict[str, np.ndarray]:
         c = self.config
+        base = "model" if self.vision is None else "model.language_model"
         state: dict[str, np.ndarray] = {}
         vocabulary = -(-c["vocab_size"] // 64) * 64
-        names = {"lm_head": "model.embed_tokens" if c["tie_word_embeddings"] else "lm_head"}
+        names = {"lm_head": f"{base}.embed_tokens" if c["tie_word_embeddings"] else "lm_head"}
         if not c["tie_word_embeddings"]:
-            names["model.embed_tokens"] = "model.embed_tokens"
+            names[f"{base}.embed_tokens"] = f"{base}.embed_tokens"
         for name, source in names.items():
             table = _narrow(self.content[f"{source}.weight"])
             padded = np.zeros((vocabulary, c["hidden_size"]), np.float16)
             padded[: len(table)] = table
             state[f"{name}.weight"] = padded[rank * vocabulary // tp : (rank + 1) * vocabulary // tp]
-        self._norm(state, "model.norm", c["hidden_size"])
+        self._norm(state, f"{base}.norm", c["hidden_size"])
         for layer in range(c["num_hidden_layers"]):
-            self._layer(state, f"model.layers.{layer}.", rank, tp)
+            self._layer(state, f"{base}.layers.{layer}.", rank, tp)
+        return state
+
+    def _tower(self, rank: int, tp: int) -> dict[str, np.ndarray]:
+        """The vision tower: linear layers are cut like the decoder's, all else is whole."""
+        state: dict[str, np.ndarray] = {}
+        for name in self.content:
+            module, _, tensor = name.rpartition(".")
+            leaf = module.rpartition(".")[2]
+            if not name.startswith("model.visual."):
+                continue
+            if "norm" in leaf or leaf == "pos_embed" or "patch_embed" in name:
+                state[name] = _narrow(self.content[name])
+            elif tensor != "weight":
+                continue  # with its layer
+            elif leaf == "qkv":
+                third = len(self._values(name)) // 3
+                rows = third // tp
+                self._rows(state, module, [(module, part * third + rank * rows, rows) for part in range(3)])
+            elif leaf == "linear_fc1":
+                rows = len(self._values(name)) // tp
+                self._rows(state, module, [(module, rank * rows, rows)])
+            else:
+                self._columns(state, module, rank, tp)
         return state
 
     def _norm(self, state: dict[str, np.ndarray], name: str, size: int) -> None:
@@ -57,7 +91,7 @@ class Model:
         head = c["head_dim"]
         self._norm(state, f"{prefix}input_layernorm", c["hidden_size"])
         self._norm(state, f"{prefix}post_attention_layernorm", c["hidden_size"])
-        if c["architectures"] == ["Qwen3ForCausalLM"]:
+        if c["architectures"][0].startswith("Qwen3"):
             self._norm(state, f"{prefix}self_attn.q_norm", head)
             self._norm(state, f"{prefix}self_attn.k_norm", head)
         for name in ("_q_scale", "_k_scale", "_v_scale", "_prob_scale"):
@@ -94,7 +128,8 @@ class Model:
     def _linear(self, state: dict[str, np.ndarray], name: str, last: str, get: object) -> None:
         kind = self.types[f"{last}.weight"]
         state[f"{name}.weight"] = get("weight")  # type: ignore[operator]
-        if name.endswith("qkv_proj") and self.config["architectures"] == ["Qwen2ForCausalLM"]:
+        in_qwen2 = name.endswith("qkv_proj") and self.config["architectures"] == ["Qwen2ForCausalLM"]
+        if in_qwen2 or ".visual." in name:
             state[f"{name}.bias"] = get("bias")  # type: ignore[operator]
         if kind == "FLOAT":
             return

@@ -55,11 +55,14 @@ class Conventions:
     """How config.json of an architecture is read.
 
     defaults: what its configuration class in transformers assumes for keys that are left out. refused: keys that must
-    not be true, with the reason.
+    not be true, with the reason. text: the key of the object that describes the decoder, if it is not the file itself.
+    sizes: further keys that are read, "object.key", with what their absence means.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 Supported = Mapping[str, Conventions]
@@ -71,7 +74,9 @@ class ModelConfig:
 
     norm_eps: of every RMSNorm. positions: tokens of the longest sequence that vLLM allows. rope: how positions turn.
     window: the sliding window if one is in use. not_run: what changes the model's results and the bundled runtime does
-    not compute; the weights are the same with it, and vLLM may compute it. content: the whole file, to be copied.
+    not compute; the weights are the same with it, and vLLM may compute it. further: sizes of other parts of the model,
+    by "object.key". text_key: where the decoder's configuration stands, empty for the file itself. content: the whole
+    file, to be copied.
     """
 
     path: Path
@@ -90,6 +95,8 @@ class ModelConfig:
     rope: Rope
     window: int | None
     not_run: tuple[str, ...]
+    further: Mapping[str, int]
+    text_key: str
     content: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -106,7 +113,9 @@ class ModelConfig:
         """The meaning of a config.json's content; `path` is where it came from."""
         architecture = _architecture(content, path, supported)
         conventions = supported[architecture]
-        fields = Fields(content, _COMMON | dict(conventions.defaults), str(path))
+        text = _object(content, conventions.text, path) if conventions.text else content
+        where = f"{path} ({conventions.text})" if conventions.text else str(path)
+        fields = Fields(text, _COMMON | dict(conventions.defaults), where)
         for key, reason in conventions.refused.items():
             if fields.switch(key):
                 fields.refuse(f"{key} is true", reason)
@@ -116,7 +125,7 @@ class ModelConfig:
         if layers > _MOST_LAYERS:
             fields.refuse(f"num_hidden_layers is {layers}", "no model has so many")
             raise InputError(fields.problems)
-        rope = Rope.parse(fields)
+        rope = Rope.parse(fields, images=bool(conventions.text))
         longest = min([fields.size("max_position_embeddings"), *_lengths(fields)])
         window, not_run = _window(fields, layers, longest)
         config = cls(
@@ -129,13 +138,15 @@ class ModelConfig:
             kv_heads=fields.size("num_key_value_heads", heads),
             head_dim=fields.size("head_dim", max(1, hidden // heads)),
             vocabulary=fields.size("vocab_size"),
-            tied=fields.switch("tie_word_embeddings"),
+            tied=_tied(fields, content, path),
             attention_bias=fields.switch("attention_bias"),
             norm_eps=fields.number("rms_norm_eps"),
             positions=rope.positions(fields, longest),
             rope=rope,
             window=window,
-            not_run=(*rope.not_run, *not_run, *_changes(content)),
+            not_run=(*rope.not_run, *not_run, *_changes(text)),
+            further=_further(conventions.sizes, content, path),
+            text_key=conventions.text,
             content=content,
         )
         _check_together(config, fields)
@@ -146,7 +157,13 @@ class ModelConfig:
     @property
     def replaces_description(self) -> list[str]:
         """Keys that vLLM takes in place of quant_model_description.json."""
-        return [key for key in REPLACE_DESCRIPTION if self.content.get(key) is not None]
+        inside = [] if self.text is self.content else [f"{self.text_key}.{key}" for key in _replacing(self.text)]
+        return [*_replacing(self.content), *inside]
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """The decoder's configuration."""
+        return dict(self.content[self.text_key]) if self.text_key else self.content
 
     @property
     def notes(self) -> list[str]:
@@ -168,7 +185,14 @@ class ModelConfig:
         rope_parameters.
         """
         content = {key: value for key, value in self.content.items() if key not in REPLACE_DESCRIPTION}
-        return content | self.rope.as_transformers_4() if content.get("rope_parameters") else content
+        text = {key: value for key, value in self.text.items() if key not in REPLACE_DESCRIPTION}
+        if text.get("rope_parameters"):
+            text |= self.rope.as_transformers_4()
+        if not self.text_key:
+            return text
+        # vLLM Ascend 0.18 reads the decoder's switch of Qwen3-VL, 0.23 that of the whole model.
+        tied = {"tie_word_embeddings": self.tied}
+        return content | tied | {self.text_key: text | tied}
 
 
 def _architecture(content: dict[str, Any], path: Path, supported: Supported) -> str:
@@ -182,6 +206,45 @@ def _architecture(content: dict[str, Any], path: Path, supported: Supported) -> 
             "supported: " + ", ".join(sorted(supported)),
         )
     return architectures[0]
+
+
+def _replacing(content: Mapping[str, Any]) -> list[str]:
+    return [key for key in REPLACE_DESCRIPTION if content.get(key) is not None]
+
+
+def _object(content: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = content.get(key)
+    if not isinstance(value, dict):
+        raise InputError(f"{key} is {'missing' if value is None else 'no object'}", str(path), "restore config.json")
+    return value
+
+
+def _tied(fields: Fields, content: dict[str, Any], path: Path) -> bool:
+    """Whether embeddings are tied; releases of vLLM read it at the top or with the decoder, so both have to agree."""
+    tied = fields.switch("tie_word_embeddings")
+    if fields.content is content or "tie_word_embeddings" not in content:
+        return tied
+    whole = content["tie_word_embeddings"] is True
+    if "tie_word_embeddings" in fields.content and tied != whole:
+        fields.refuse(
+            f"tie_word_embeddings is {str(tied).lower()} and {str(whole).lower()} at the top of the file",
+            "vLLM releases read one or the other: write the right one in both places",
+        )
+    return whole
+
+
+def _further(sizes: Mapping[str, int], content: dict[str, Any], path: Path) -> dict[str, int]:
+    """Sizes outside of the decoder's configuration, of a list its length; raises InputError for what is none."""
+    result: dict[str, int] = {}
+    for key, default in sizes.items():
+        owner, _, name = key.partition(".")
+        inside = content.get(owner)
+        fields = Fields(inside if isinstance(inside, dict) else {}, {name: default}, f"{path} ({owner})")
+        listed = fields.get(name)
+        result[key] = len(listed) if isinstance(listed, list) else fields.size(name)
+        if fields.problems:
+            raise InputError(fields.problems)
+    return result
 
 
 def _lengths(fields: Fields) -> list[int]:
@@ -222,7 +285,7 @@ def _check_together(config: ModelConfig, fields: Fields) -> None:
     if config.heads % config.kv_heads:
         fields.refuse(
             f"num_attention_heads, {config.heads}, is no multiple of num_key_value_heads, {config.kv_heads}",
-            "" if "num_key_value_heads" in config.content else "the latter is what the key's absence means: add it",
+            "" if "num_key_value_heads" in config.text else "the latter is what the key's absence means: add it",
         )
     if config.head_dim % 2:
         fields.refuse(f"head_dim is {config.head_dim}", "rotary embeddings turn pairs")

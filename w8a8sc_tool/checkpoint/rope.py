@@ -19,6 +19,9 @@ _OF_SCALED_TYPES: Final = frozenset(
     }
 )
 
+# How positions of images turn. Text, whose three positions are one, turns as without them.
+_OF_IMAGES: Final = frozenset({"mrope_section", "mrope_interleaved"})
+
 # What a llama3 rotation needs: transformers and vLLM read all four.
 _OF_LLAMA3: Final = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
@@ -31,15 +34,17 @@ class Rope:
     """Rotation by position: the base theta, the share of a head that turns, and how frequencies are scaled.
 
     type: transformers' rope_type, "default" without scaling; parameters: what else belongs to it, factor for example.
+    images: whether the model also has positions of images, which turn otherwise than those of text.
     """
 
     theta: float = DEFAULT_THETA
     type: str = "default"
     partial: float = 1.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = False
 
     @classmethod
-    def parse(cls, fields: Fields) -> Rope:
+    def parse(cls, fields: Fields, *, images: bool = False) -> Rope:
         """Both layouts: rope_theta and rope_scaling, or rope_parameters with everything in it.
 
         Where both are given, transformers 4 and 5 choose differently, so they have to agree.
@@ -62,7 +67,7 @@ class Rope:
             name = "default"
         if "type" in new | old and "rope_type" in new | old and (new | old)["type"] != (new | old)["rope_type"]:
             fields.refuse("rope_type and its old name, type, say different things", "keep rope_type")
-        rope = cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters)
+        rope = cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters, images)
         if name == "llama3":
             rope._check_llama3(fields)
         return rope
@@ -105,7 +110,8 @@ class Rope:
         reasons = [] if self.type in ("default", "llama3") else [f"rope_type {self.type[:40]}"]
         if self.partial != 1:
             reasons.append(f"partial_rotary_factor {self.partial:g}")
-        unknown = sorted(set(self.parameters) - _OF_SCALED_TYPES) if self.type == "default" else []
+        known = _OF_SCALED_TYPES | (_OF_IMAGES if self.images else frozenset())
+        unknown = sorted(set(self.parameters) - known) if self.type == "default" else []
         if unknown:
             reasons.append(f"rope parameter {', '.join(unknown)[:80]}")
         return reasons
@@ -115,7 +121,7 @@ class Rope:
         keys: dict[str, Any] = {"rope_theta": self.theta}
         if self.partial != 1:
             keys["partial_rotary_factor"] = self.partial
-        if self.type != "default":
+        if self.type != "default" or (self.images and self.parameters):
             keys["rope_scaling"] = {"rope_type": self.type, **self.parameters}
         return keys
 

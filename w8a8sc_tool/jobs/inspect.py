@@ -163,7 +163,7 @@ def _rows(
                 bytes=size,
                 ratio=ratio,
                 fallback=fallback,
-                linear=layer >= 0 and short_name in table.linear_names,
+                linear=table.is_linear(module),
             )
         )
     return sorted(rows, key=lambda row: _order(row, table))
@@ -184,5 +184,8 @@ def _type(module: str, leaves: set[str], description: Description | None) -> str
 def _order(row: ModuleRow, table: Architecture) -> tuple[int, int, int, str]:
     """What stands before the layers, then these, then the rest; within a layer linear layers as they are computed."""
     linears = table.linear_names
-    region = 1 if row.layer >= 0 else 0 if row.name in {before.name for before in table.before} else 2
-    return region, row.layer, linears.index(row.short_name) if row.linear else len(linears), row.name
+    before = {name for item in table.before for name in (item.name, table.source_of(item.name))}
+    first = any(row.name == name or row.name.startswith(f"{name}.") for name in before)
+    region = 1 if row.layer >= 0 else 0 if first else 2
+    inside = row.linear and row.layer >= 0
+    return region, row.layer, linears.index(row.short_name) if inside else len(linears), row.name

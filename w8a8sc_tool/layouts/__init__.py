@@ -93,10 +93,11 @@ def modules(
     config: ModelConfig, description: Description, tp: int, target: Target = DEFAULT_TARGET
 ) -> tuple[list[Module], list[Problem]]:
     """Every module of the model at a size that `check_size` accepts, in the order of the forward pass."""
-    context = Context(config, description, tp, target)
+    table = architecture_of(config)
+    context = Context(config, description, tp, target, table.source_of)
     result: list[Module] = []
     problems: list[Problem] = []
-    for row, prefix, layer in architecture_of(config).rows(config):
+    for row, prefix, layer in table.rows(config):
         module, wrong = expand(row, prefix, layer, context)
         problems += wrong
         if module is not None:
@@ -109,5 +110,9 @@ def linear_members(config: ModelConfig, *, with_bias: bool = False) -> list[str]
 
     with_bias: only of those whose class has a parameter for a bias.
     """
-    rows = ((row, prefix) for row, prefix, _ in architecture_of(config).rows(config) if isinstance(row, Linear))
-    return [prefix + row.member(part) for row, prefix in rows if row.bias(config) or not with_bias for part in row.of]
+    table = architecture_of(config)
+    rows = ((row, prefix) for row, prefix, _ in table.rows(config) if isinstance(row, Linear))
+    members = (
+        prefix + row.member(part) for row, prefix in rows if row.bias(config) or not with_bias for part in row.of
+    )
+    return [table.source_of(member) for member in members]

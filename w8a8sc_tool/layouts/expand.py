@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from ..checkpoint.description import Description
 from ..errors import Problem
 from ..targets import Target
 from .records import FLOATING, UNCOMPRESSED, Conversion, Member, Module, Output, Slice, Source
-from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Row, padded
+from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Repeated, Row, Whole, padded
 
 STATIC: Final = ("W8A8S", "W8A8")  # quantized with a fixed scale of the input
 SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
@@ -27,26 +27,30 @@ class Context:
     description: Description
     tp: int
     target: Target
+    source_of: Callable[[str], str]  # what the checkpoint calls a module
 
 
 def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module | None, list[Problem]]:
     """The module of one row; None, with the problems, for a linear layer that has no type or one that cannot be."""
     if isinstance(row, Linear):
-        quantization, problems = _type_of(row, prefix, context.description)
+        quantization, problems = _type_of(row, prefix, context)
         return (None if quantization is None else _linear(row, prefix, layer, quantization, context)), problems
     if isinstance(row, Norm):
         return _norm(row, prefix, layer, context), []
     if isinstance(row, Embedding):
         return _embedding(row, prefix, layer, context), []
+    if isinstance(row, Whole):
+        return _whole(row, prefix, layer, context), []
     return _constant(row, prefix, layer, context), []
 
 
-def _type_of(row: Linear, prefix: str, description: Description) -> tuple[str | None, list[Problem]]:
+def _type_of(row: Linear, prefix: str, context: Context) -> tuple[str | None, list[Problem]]:
     """The one type of a linear layer's members, not compressed."""
+    description = context.description
     where, name = str(description.path), prefix + row.name
     types: dict[str, str] = {}
     for part in row.of:
-        member = prefix + row.member(part)
+        member = context.source_of(prefix + row.member(part))
         quantization = description.type_of(member)
         if quantization is None:
             return None, [Problem(f"{member}.weight has no quantization type", where, "incomplete")]
@@ -73,13 +77,13 @@ def _norm(row: Norm, prefix: str, layer: int, context: Context) -> Module:
     sources = []
     size = row.size.of(context.config)
     for leaf in ("weight", "bias") if context.description.has_norm_bias else ("weight",):
-        name = f"{prefix}{row.name}.{leaf}"
+        source = f"{context.source_of(prefix + row.name)}.{leaf}"
         # A bias that the checkpoint does not have is zero: no slices.
-        present = leaf == "weight" or name in context.description.types
-        slices = (Slice(name, 0, size),) if present else ()
-        outputs.append(Output(name, "F16", (size,), "float16", (slices,) * context.tp))
+        present = leaf == "weight" or source in context.description.types
+        slices = (Slice(source, 0, size),) if present else ()
+        outputs.append(Output(f"{prefix}{row.name}.{leaf}", "F16", (size,), "float16", (slices,) * context.tp))
         if present:
-            sources.append(Source(name, FLOATING, (size,)))
+            sources.append(Source(source, FLOATING, (size,)))
     return Module(prefix + row.name, "norm", layer, "FLOAT", tuple(outputs), tuple(sources))
 
 
@@ -87,13 +91,25 @@ def _embedding(row: Embedding, prefix: str, layer: int, context: Context) -> Mod
     vocabulary, size = context.config.vocabulary, context.config.hidden_size
     rows = padded(vocabulary) // context.tp
     tied = context.config.tied and row.tied_to is not None
-    name, source = f"{prefix}{row.name}", f"{prefix}{row.tied_to if tied else row.name}.weight"
+    name = prefix + row.name
+    source = f"{context.source_of(prefix + (row.tied_to or '') if tied else name)}.weight"
     slices = []
     for rank in range(context.tp):
         first, last = (min(edge * rows, vocabulary) for edge in (rank, rank + 1))
         slices.append((Slice(source, first, last),) if first < last else ())
     output = Output(f"{name}.weight", "F16", (rows, size), "float16", tuple(slices))
     return Module(name, "embedding", layer, "FLOAT", (output,), (Source(source, FLOATING, (vocabulary, size)),))
+
+
+def _whole(row: Whole, prefix: str, layer: int, context: Context) -> Module:
+    name, source = prefix + row.name, context.source_of(prefix + row.name)
+    shapes = {leaf: tuple(size.of(context.config) for size in sizes) for leaf, sizes in row.leaves}
+    outputs = tuple(
+        Output(f"{name}.{leaf}", "F16", shape, "float16", ((Slice(f"{source}.{leaf}", 0, shape[0]),),) * context.tp)
+        for leaf, shape in shapes.items()
+    )
+    sources = tuple(Source(f"{source}.{leaf}", FLOATING, shape) for leaf, shape in shapes.items())
+    return Module(name, "whole", layer, "FLOAT", outputs, sources)
 
 
 class _Linear:
@@ -104,23 +120,29 @@ class _Linear:
         ranks = range(self._tp)
         self._name = prefix + row.name
         self._columns_of_source = row.k.of(config)
-        self.members = tuple(Member(prefix + row.member(part), part.rows.of(config)) for part in row.of)
+        self.members = tuple(
+            Member(context.source_of(prefix + row.member(part)), part.rows.of(config)) for part in row.of
+        )
         if row.cut == "rows":
             self.k = self._columns_of_source
-            self._rows = tuple(tuple(part.range(config, rank, self._tp) for part in row.of) for rank in ranks)
+            self._rows = tuple(tuple(part.ranges(config, rank, self._tp) for part in row.of) for rank in ranks)
             self._columns = ((0, 0),) * self._tp
         else:
             self.k = self._columns_of_source // self._tp
-            self._rows = (tuple((0, member.n) for member in self.members),) * self._tp
+            self._rows = (tuple(((0, member.n),) for member in self.members),) * self._tp
             self._columns = tuple((rank * self.k, (rank + 1) * self.k) for rank in ranks)
-        self.n = sum(last - first for first, last in self._rows[0])
+        self.n = sum(last - first for ranges in self._rows[0] for first, last in ranges)
         self.outputs: list[Output] = []
         self.sources: list[Source] = []
 
     def matrix(self, dtype: str, conversion: Conversion, allowed: Sequence[str]) -> None:
         """The weight, cut into rows or columns."""
         slices = tuple(
-            tuple(Slice(f"{part.name}.weight", *edges, *columns) for part, edges in zip(self.members, rows))
+            tuple(
+                Slice(f"{part.name}.weight", *edges, *columns)
+                for part, ranges in zip(self.members, rows)
+                for edges in ranges
+            )
             for rows, columns in zip(self._rows, self._columns)
         )
         self._add("weight", dtype, (self.n, self.k), conversion, slices)
@@ -133,7 +155,7 @@ class _Linear:
     ) -> None:
         """A value per output feature: cut with the rows, else whole on every rank."""
         slices = tuple(
-            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, edges in zip(self.members, rows))
+            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, ranges in zip(self.members, rows) for edges in ranges)
             for rows in self._rows
         )
         self._add(leaf, dtype, (self.n, *tail), conversion, slices)
@@ -213,7 +235,8 @@ def indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> lis
 
 
 def _indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> Iterator[str]:
-    for row in (*architecture.before, *architecture.layer, *architecture.behind):
+    tower = [row for item in architecture.before for row in (item.rows if isinstance(item, Repeated) else (item,))]
+    for row in (*tower, *architecture.layer, *architecture.behind):
         dealt = [(VOCABULARY, False)] if isinstance(row, Embedding) else []
         if isinstance(row, Linear):
             by_row = [(part.dealt, part.repeated) for part in row.of]

@@ -75,7 +75,7 @@ class Module(msgspec.Struct, frozen=True):
     """
 
     name: str
-    kind: Literal["linear", "norm", "embedding", "constant"]
+    kind: Literal["linear", "norm", "embedding", "constant", "whole"]
     layer: int
     quantization: str
     outputs: tuple[Output, ...]

@@ -37,10 +37,10 @@ def checkpoint_modules(
     description: has to name the weight of every linear layer, and the biases of norms that have one. Members of a fused
     layer may differ in type here. Raises InputError for a type that is not supported.
     """
-    context = Context(config, description, 1, DEFAULT_TARGET)
+    context = Context(config, description, 1, DEFAULT_TARGET, table.source_of)
     before: tuple[str, Row] | None = None
     for row, prefix, layer in table.rows(replace(config, tied=False)):
-        name = prefix + row.name
+        name = table.source_of(prefix + row.name)
         norm = None
         if isinstance(row, Linear) and before and isinstance(before[1], Norm):
             norm = before[0] if row.cut == "rows" and row.k is before[1].size else None

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -50,20 +50,24 @@ def always(config: ModelConfig) -> bool:
 class Part:
     """A module of the checkpoint that is, or is joined into, a linear layer: its rows, and the units they are dealt in.
 
-    repeated: whether several ranks hold the same unit where there are more ranks than units (key-value heads).
+    repeated: whether several ranks hold the same unit where there are more ranks than units (key-value heads). stacked:
+    how many matrices of equal size lie in it one after the other, each of which is dealt.
     """
 
     name: str
     rows: Size
     dealt: Size
     repeated: bool = False
+    stacked: int = 1
 
-    def range(self, config: ModelConfig, rank: int, tp: int) -> tuple[int, int]:
-        """The rows [first, last) of a rank."""
+    def ranges(self, config: ModelConfig, rank: int, tp: int) -> tuple[tuple[int, int], ...]:
+        """The rows [first, last) of a rank, one range for each of the matrices."""
         shards = min(tp, self.dealt.of(config))
-        rows = self.rows.of(config) // shards
+        height = self.rows.of(config) // self.stacked
+        rows = height // shards
         shard = rank * shards // tp
-        return shard * rows, (shard + 1) * rows
+        starts = (number * height + shard * rows for number in range(self.stacked))
+        return tuple((start, start + rows) for start in starts)
 
 
 def by_heads(name: str) -> Part:
@@ -141,7 +145,29 @@ class Constant:
     leaves: tuple[str, ...]
 
 
-Row = Linear | Norm | Embedding | Constant
+@dataclass(frozen=True)
+class Whole:
+    """A module that every rank holds as it is, in float16, and that is never quantized: leaves with their shapes."""
+
+    name: str
+    leaves: tuple[tuple[str, tuple[Size, ...]], ...]
+
+
+def layer_norm(name: str, size: Size) -> Whole:
+    """A LayerNorm, which always has a bias of its own."""
+    return Whole(name, (("weight", (size,)), ("bias", (size,))))
+
+
+Row = Linear | Norm | Embedding | Constant | Whole
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Rows that stand in every one of a number of blocks, which are numbered from 0 behind the name."""
+
+    name: str
+    count: Size
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -151,35 +177,54 @@ class Architecture:
     name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added. defaults: what
     its configuration class in transformers assumes for keys that config.json leaves out. refused: keys of config.json
     that must not be true, with the reason. config: what the config.json of published checkpoints says besides sizes and
-    types, for checkpoints that are made up.
+    types, for checkpoints that are made up. text: the key of config.json under which the decoder's configuration
+    stands, if not at the top. sizes: further keys that Size may ask for, with what their absence means; "a.b" is b of
+    the object a. renamed: prefixes of runtime names and what the checkpoint has in their place.
     """
 
     name: str
-    before: tuple[Row, ...]
+    before: tuple[Row | Repeated, ...]
     layer: tuple[Row, ...]
     behind: tuple[Row, ...]
     layers: str = "model.layers"
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    text: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    renamed: tuple[tuple[str, str], ...] = ()
 
     @property
     def conventions(self) -> Conventions:
         """How config.json is read."""
-        return Conventions(self.defaults, self.refused)
+        return Conventions(self.defaults, self.refused, self.text, self.sizes)
+
+    def source_of(self, name: str) -> str:
+        """What the checkpoint calls a module."""
+        for runtime, checkpoint in self.renamed:
+            if name.startswith(runtime):
+                return checkpoint + name.removeprefix(runtime)
+        return name
 
     def rows(self, config: ModelConfig) -> Iterator[tuple[Row, str, int]]:
         """Every row of a model in the order of the forward pass, with the prefix of its name and its layer, or -1."""
-        yield from ((row, "", -1) for row in self.before if not _dropped(row, config))
+        for item in self.before:
+            if isinstance(item, Repeated):
+                for number in range(item.count.of(config)):
+                    yield from ((row, f"{item.name}.{number}.", -1) for row in item.rows)
+            elif not _dropped(item, config):
+                yield item, "", -1
         for number in range(config.layers):
             yield from ((row, f"{self.layers}.{number}.", number) for row in self.layer)
         yield from ((row, "", -1) for row in self.behind if not _dropped(row, config))
 
     def split(self, module: str) -> tuple[int, str]:
         """A module's decoder layer and its name in there; -1 and the whole name outside of them."""
-        number, dot, name = module.removeprefix(f"{self.layers}.").partition(".")
-        inside = module.startswith(f"{self.layers}.") and dot and number.isascii() and number.isdecimal()
-        return (int(number), name) if inside else (-1, module)
+        for prefix in dict.fromkeys((f"{self.layers}.", self.source_of(f"{self.layers}."))):
+            number, dot, name = module.removeprefix(prefix).partition(".")
+            if module.startswith(prefix) and dot and number.isascii() and number.isdecimal():
+                return int(number), name
+        return -1, module
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -189,12 +234,31 @@ class Architecture:
     @property
     def linear_names(self) -> tuple[str, ...]:
         """Names of the linear layers in a decoder layer, parts before the layer they are joined into."""
-        names = []
-        for row in self.layer:
-            if isinstance(row, Linear):
-                names += [*(row.member(part) for part in row.of), row.name]
-        return tuple(dict.fromkeys(names))
+        return _linear_names(self.layer)
+
+    def is_linear(self, module: str) -> bool:
+        """Whether a module, by its runtime or its checkpoint name, is a linear layer or part of one."""
+        layer, name = self.split(module)
+        if layer >= 0:
+            return name in self.linear_names
+        for item in self.before:
+            if isinstance(item, Repeated):
+                starts = (f"{item.name}.", self.source_of(f"{item.name}."))
+                inside = next((module.removeprefix(start) for start in starts if module.startswith(start)), "")
+                if inside.partition(".")[2] in _linear_names(item.rows):
+                    return True
+            elif isinstance(item, Linear) and module in (item.name, self.source_of(item.name)):
+                return True
+        return False
 
 
 def _dropped(row: Row, config: ModelConfig) -> bool:
     return isinstance(row, Embedding) and row.dropped_if_tied and config.tied
+
+
+def _linear_names(rows: Iterable[Row]) -> tuple[str, ...]:
+    names = []
+    for row in rows:
+        if isinstance(row, Linear):
+            names += [*(row.member(part) for part in row.of), row.name]
+    return tuple(dict.fromkeys(names))

@@ -19,7 +19,8 @@ _REMEDY: Final = "config.json and the weights do not belong together"
 def with_layers_of_weights(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
     """The checkpoint with as many layers as its weights have, and a problem if config.json says another number."""
     config = checkpoint.config
-    layer = re.compile(re.escape(architecture_of(config).layers) + r"\.(\d{1,9})\.")
+    table = architecture_of(config)
+    layer = re.compile(re.escape(table.source_of(f"{table.layers}.")) + r"(\d{1,9})\.")
     numbers = {int(match[1]) for match in map(layer.match, checkpoint.tensors) if match}
     count = len(numbers)
     if count == config.layers or numbers != set(range(count)) or not count:
@@ -48,7 +49,7 @@ def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
 
 def _problem(config: ModelConfig, name: str, size: int, remedy: str = _REMEDY) -> Problem:
     key = SIZE_KEYS[name]
-    source = "" if key in config.content else ", which is what its absence means,"
+    source = "" if key in config.text else ", which is what its absence means,"
     return Problem(f"{key} is {getattr(config, name)}{source} but the weights have {size}", str(config.path), remedy)
 
 

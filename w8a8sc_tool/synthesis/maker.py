@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..layouts import CheckpointModule, Source
-from ..layouts.words import Embedding, Linear, Norm
+from ..layouts.words import Embedding, Linear, Norm, Whole
 from .values import BLOCK_ELEMENTS, Random, encode, normal_table, weight_table
 
 # What outlier suppression m4 leaves: the mean of a norm's output moved into a bias, in steps that sums are exact with.
@@ -68,6 +68,8 @@ class Maker:
                 # Logits of about one.
                 sigma = 1.0 if module.row.tied_to is None else source.shape[1] ** -0.5
                 yield self._floats(source, sigma)
+            elif isinstance(module.row, Whole):
+                yield from (self._whole(source) for source in module.sources)
             elif isinstance(module.row, Linear):
                 yield from self._linear(module, 1.0 if module.row.cut == "rows" else self._damping)
 
@@ -76,6 +78,12 @@ class Maker:
             return self._floats(source, _NORM_SIGMA, center=1.0)
         shift = self._shift(name, *source.shape)
         return _values(source.name, "F32", "FLOAT", (shift * _SHIFT_STEP).astype(np.float32))
+
+    def _whole(self, source: Source) -> Tensor:
+        """Norms as those of the decoder; tables and convolutions so that their results are of about their size."""
+        if len(source.shape) == 1 and source.name.endswith(".weight"):
+            return self._floats(source, _NORM_SIGMA, center=1.0)
+        return self._floats(source, _BIAS_SIGMA if len(source.shape) < 3 else math.prod(source.shape[1:]) ** -0.5)
 
     def _shift(self, norm: str, size: int) -> npt.NDArray[np.float64]:
         """The bias of a norm in steps, float64 [size] of integers; only norms in front of linear layers have one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ class Model:
     float_layers: left FLOAT. m4: outlier suppression moves a shift into biases. part_bytes: how files are split (None:
     one file). sigma: standard deviation of the int8 weights. recipe: the model type it is published for, if it is.
     architecture: as config.json spells it.
+    vision: sizes of the vision tower, where there is one, that are not those of the architecture's table.
     """
 
     hidden_size: int
@@ -34,6 +36,7 @@ class Model:
     sigma: float = _FRACTION_SIGMA
     recipe: str | None = None
     architecture: str = "Qwen3ForCausalLM"
+    vision: Mapping[str, int | list[int]] | None = None
 
 
 _EVERY_DOWN: Final = ("*.mlp.down_proj",)

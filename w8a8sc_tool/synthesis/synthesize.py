@@ -92,7 +92,9 @@ def _model(preset: str, **changes: Any) -> Model:
 
 def _config(model: Model, dtype: Dtype, tied: bool, tokens: dict[str, int]) -> dict[str, Any]:
     """The content of config.json: sizes, and what the architecture's table says that published ones have."""
-    content = {
+    table = REGISTRY[model.architecture]
+    sizes = {key: getattr(model, field) for field, key in SIZE_KEYS.items()}
+    content: dict[str, Any] = {
         "architectures": [model.architecture],
         "bos_token_id": tokens["end_of_text"],
         "eos_token_id": tokens["end_of_turn"],
@@ -100,9 +102,12 @@ def _config(model: Model, dtype: Dtype, tied: bool, tokens: dict[str, int]) -> d
         "torch_dtype": dtype,
         "use_cache": True,
     }
-    content |= {key: getattr(model, field) for field, key in SIZE_KEYS.items()}
-    content |= REGISTRY[model.architecture].config
-    return dict(sorted(content.items()))
+    content |= table.config
+    if not table.text:
+        return dict(sorted((content | sizes).items()))
+    content[table.text] = dict(sorted((content[table.text] | sizes | {"tie_word_embeddings": tied}).items()))
+    vision = content["vision_config"] | {"out_hidden_size": model.hidden_size} | dict(model.vision or {})
+    return dict(sorted((content | {"vision_config": dict(sorted(vision.items()))}).items()))
 
 
 def _modules(

@@ -8,7 +8,9 @@ from typing import Any, Final
 from ...errors import MissingError
 
 # The file of each architecture's model, whose class is `Model`.
-MODELS: Final = dict.fromkeys(("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"), "decoder")
+MODELS: Final = dict.fromkeys(
+    ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"), "decoder"
+)
 
 
 def check_model(architecture: str) -> None:

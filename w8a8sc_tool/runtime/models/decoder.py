@@ -1,4 +1,4 @@
-"""A dense decoder on one rank, Llama, Qwen2 or Qwen3: prefill and decoding with a KV cache."""
+"""A dense decoder on one rank, Llama's, Qwen2's or Qwen3's, or Qwen3-VL's for text: prefill and a KV cache."""
 
 from __future__ import annotations
 
@@ -127,14 +127,16 @@ class Model:
         self._group = group or Alone()
         self.room = room
         weights = Weights(state, self._group, device or torch.device("cpu"), config.norm_eps)
-        tied = not weights.has("model.embed_tokens")
-        self._embedding = weights.tensor("lm_head" if tied else "model.embed_tokens")
-        self._head = placed(weights.tensor("lm_head"), weights.device)
+        table = architecture_of(config)
+        model, head = table.layers.rpartition(".")[0], table.behind[-1].name
+        tied = not weights.has(f"{model}.embed_tokens")
+        self._embedding = weights.tensor(head if tied else f"{model}.embed_tokens")
+        self._head = placed(weights.tensor(head), weights.device)
         self._vocabulary = config.vocabulary
         self._layers = [
-            Layer(config, weights, self._group, f"model.layers.{number}.", room) for number in range(config.layers)
+            Layer(config, weights, self._group, f"{table.layers}.{number}.", room) for number in range(config.layers)
         ]
-        self._norm = weights.norm("model.norm")
+        self._norm = weights.norm(f"{model}.norm")
         self._cos, self._sin = rotations(config.rope, config.head_dim, room, weights.device)
         self.length = 0
 
