@@ -18,8 +18,13 @@ _LLAMA: Final = {"architecture": "LlamaForCausalLM"}
 _QWEN2: Final = {"architecture": "Qwen2ForCausalLM"}
 
 _VISION: Final = {
-    "depth": 2, "hidden_size": 128, "intermediate_size": 192, "num_heads": 8, "num_position_embeddings": 64,
-    "patch_size": 4, "deepstack_visual_indexes": [0, 1],
+    "depth": 2,
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_heads": 8,
+    "num_position_embeddings": 64,
+    "patch_size": 4,
+    "deepstack_visual_indexes": [0, 1],
 }
 _QWEN3_VL: Final = {"architecture": "Qwen3VLForConditionalGeneration", "vision": _VISION}
 
@@ -27,12 +32,12 @@ _QWEN3_VL: Final = {"architecture": "Qwen3VLForConditionalGeneration", "vision":
 CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
     "llama": ((512, 1536, 3, 8, 4, 128, 1001), {**_LLAMA, "types": _MIXED}),
     "llama tied": ((512, 1536, 1, 8, 2, 64, 2001), {**_LLAMA, **_TIED, "m4": True}),
-    "qwen2": ((512, 1536, 3, 8, 4, 128, 1001), {**_QWEN2, "types": _MIXED}),
+    "qwen2": ((512, 1536, 3, 4, 2, 128, 1001), {**_QWEN2, "types": _MIXED}),
     "qwen2 tied": ((512, 1536, 1, 8, 2, 64, 2001), {**_QWEN2, **_TIED}),
     "qwen3-vl": ((512, 1536, 3, 8, 4, 128, 1001), {**_QWEN3_VL, "types": [("model.visual.*", "FLOAT"), *_MIXED]}),
     # A quantized tower as well.
     "qwen3-vl tied": (
-        (512, 1536, 1, 8, 2, 64, 2001),
+        (512, 1536, 1, 8, 2, 128, 2001),
         {**_QWEN3_VL, **_TIED, "types": [("*.down_proj", "FLOAT"), ("*.mlp.linear_fc2", "W8A8"), ("*.proj", "FLOAT")]},
     ),
 }

@@ -157,6 +157,13 @@ def test_what_changes_nothing_is_taken(changes: dict[str, Any]) -> None:
     assert meaning(config(NEW, **changes)) == meaning(config(NEW))
 
 
+def test_heads_of_qwen2_divide_the_hidden_size() -> None:
+    """vLLM's class does not read head_dim: with another one, a directory would not be what it wants."""
+    qwen2 = OLD | {"architectures": ["Qwen2ForCausalLM"]}
+    assert config(qwen2).head_dim == 128
+    assert "head_dim is 64, 40 heads of a hidden size of 5120 have 128" in refusal(qwen2, head_dim=64)
+
+
 @pytest.mark.parametrize("key", ["attention_bias", "bias", "qkv_bias", "mlp_bias"])
 def test_llama_has_no_biases(key: str) -> None:
     """Where its config.json asks for one, vLLM would want tensors that the layout does not have."""

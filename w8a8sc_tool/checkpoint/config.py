@@ -56,13 +56,15 @@ class Conventions:
 
     defaults: what its configuration class in transformers assumes for keys that are left out. refused: keys that must
     not be true, with the reason. text: the key of the object that describes the decoder, if it is not the file itself.
-    sizes: further keys that are read, "object.key", with what their absence means.
+    sizes: further keys that are read, "object.key", with what their absence means. own_head_dim: whether vLLM's class
+    asks for head_dim, or always divides hidden_size by num_attention_heads.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
+    own_head_dim: bool = True
 
 
 Supported = Mapping[str, Conventions]
@@ -150,6 +152,11 @@ class ModelConfig:
             content=content,
         )
         _check_together(config, fields)
+        if not conventions.own_head_dim and config.head_dim * heads != hidden and not fields.problems:
+            fields.refuse(
+                f"head_dim is {config.head_dim}, {heads} heads of a hidden size of {hidden} have {hidden / heads:g}",
+                "vLLM divides and does not look at head_dim in this architecture",
+            )
         if fields.problems:
             raise InputError(fields.problems)
         return config
@@ -159,6 +166,11 @@ class ModelConfig:
         """Keys that vLLM takes in place of quant_model_description.json."""
         inside = [] if self.text is self.content else [f"{self.text_key}.{key}" for key in _replacing(self.text)]
         return [*_replacing(self.content), *inside]
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model is more than its decoder."""
+        return bool(self.text_key)
 
     @property
     def text(self) -> dict[str, Any]:
@@ -287,5 +299,9 @@ def _check_together(config: ModelConfig, fields: Fields) -> None:
             f"num_attention_heads, {config.heads}, is no multiple of num_key_value_heads, {config.kv_heads}",
             "" if "num_key_value_heads" in config.text else "the latter is what the key's absence means: add it",
         )
+    section = config.rope.parameters.get("mrope_section") if config.rope.images else None
+    halves = isinstance(section, list) and all(isinstance(size, int) for size in section) and 2 * sum(section)
+    if section is not None and halves != config.head_dim:
+        fields.refuse(f"mrope_section {str(section)[:40]} does not add up to half of head_dim, {config.head_dim}")
     if config.head_dim % 2:
         fields.refuse(f"head_dim is {config.head_dim}", "rotary embeddings turn pairs")

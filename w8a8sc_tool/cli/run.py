@@ -371,6 +371,8 @@ def _tokens_of(text: str | None) -> list[int] | None:
 
 def _show_generated(generated: Generated, out: Output) -> None:
     out.result("" if generated.text is not None else ",".join(map(str, generated.tokens)))
+    for note in generated.notes:
+        out.note(note)
     out.note(
         f"TP {generated.tp}: {len(generated.prompt)} tokens of prompt in {generated.prompt_seconds:.2f} s, "
         f"{len(generated.tokens)} generated, {generated.tokens_per_second:.1f} per second"

@@ -50,6 +50,7 @@ class Generated:
     differs_at: int | None = None  # first token that the source checkpoint would not have given
     margin_there: float = 0.0
     compared: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def tokens_per_second(self) -> float:
@@ -128,6 +129,7 @@ def generate(
     if compare is not None:
         check_runnable(config_of(Path(compare)))
     generation = Generation.read(folder, config)
+    notes = ["the model's decoder alone is run: images are not read"] if config.reads_images else []
     sampling = Sampling()
     if compare is None:
         sampling = generation.with_values(temperature=temperature, seed=seed, **others)
@@ -136,7 +138,7 @@ def generate(
     with _text(folder, wanted=prompt is not None) as text:
         tokens = list(token_ids) if token_ids is not None else text.encode(prompt)
         _check_tokens(tokens, config.vocabulary)
-        result = Generated(tokens, tp=tp, sampling=sampling)
+        result = Generated(tokens, tp=tp, sampling=sampling, notes=notes)
         _generate(folder, text, generation.ends | text.ends, max_new_tokens, device, result, on_token)
         result.text = text.decode(result.tokens) if text.there else None
     if compare is not None:

@@ -179,7 +179,8 @@ class Architecture:
     that must not be true, with the reason. config: what the config.json of published checkpoints says besides sizes and
     types, for checkpoints that are made up. text: the key of config.json under which the decoder's configuration
     stands, if not at the top. sizes: further keys that Size may ask for, with what their absence means; "a.b" is b of
-    the object a. renamed: prefixes of runtime names and what the checkpoint has in their place.
+    the object a. renamed: prefixes of runtime names and what the checkpoint has in their place. own_head_dim: whether
+    vLLM's class asks for head_dim, or always divides hidden_size by num_attention_heads.
     """
 
     name: str
@@ -193,11 +194,12 @@ class Architecture:
     text: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     renamed: tuple[tuple[str, str], ...] = ()
+    own_head_dim: bool = True
 
     @property
     def conventions(self) -> Conventions:
         """How config.json is read."""
-        return Conventions(self.defaults, self.refused, self.text, self.sizes)
+        return Conventions(self.defaults, self.refused, self.text, self.sizes, self.own_head_dim)
 
     def source_of(self, name: str) -> str:
         """What the checkpoint calls a module."""

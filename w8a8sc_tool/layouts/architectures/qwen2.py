@@ -30,5 +30,6 @@ ARCHITECTURE = Architecture(
         "sliding_window": 131072,
         "use_sliding_window": False,
     },
+    own_head_dim=False,
     refused={"qk_norm": "vLLM would build norms that the layout does not have"},
 )
