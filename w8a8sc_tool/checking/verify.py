@@ -111,10 +111,8 @@ def verify(
     except InputError as error:
         if not reading.is_folder(folder) or not reading.exists(folder / manifest_file.NAME):
             raise
-        report = Report(folder, 0, True)
-        report.findings = [Finding(problem.what, problem.where) for problem in error.problems]
-        report.not_checked = ["nothing else: the manifest cannot be trusted"]
-        return report
+        wrong = [Finding(problem.what, problem.where) for problem in error.problems]
+        return Report(folder, 0, True, wrong, ["nothing else: the manifest cannot be trusted"])
     with state:
         report = Report(folder, state.tp, state.manifest is not None)
         findings += [Finding(problem.what, problem.where) for problem in state.problems]

@@ -72,7 +72,7 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 )
 @click.option("--tied/--untied", default=False, help="Share embeddings and lm_head [default: untied].")
 @click.option("--m4/--no-m4", default=None, help="Biases as anti_method m4 leaves them [default: the preset's].")
-@click.option("--vocab-size", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
+@click.option("--vocab-size", "vocabulary", type=click.IntRange(320, 1 << 20), help="Tokens [default: the preset's].")
 @click.option(
     "--float",
     "floats",
@@ -99,21 +99,15 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
 def synthesize(
     folder: str,
     preset: str,
-    architecture: str | None,
-    layers: int | None,
-    dtype: Any,
-    tied: bool,
-    m4: bool | None,
-    vocab_size: int | None,
     floats: tuple[str, ...],
     w8a8: tuple[str, ...],
     dynamic: tuple[str, ...],
     w16a16s: tuple[str, ...],
     no_float: bool,
     part_size: float | None,
-    seed: int,
     as_json: bool,
     quiet: bool,
+    **sizes: Any,
 ) -> None:
     """Write a W8A8S checkpoint with random weights to FOLDER, to try things on.
 
@@ -144,16 +138,10 @@ def synthesize(
 
     path = job.synthesize(
         *(folder, preset),
-        architecture=architecture,
-        layers=layers,
-        dtype=dtype,
-        tied=tied,
-        m4=m4,
-        vocabulary=vocab_size,
         types=types,
         part_bytes=None if part_size is None else int(part_size * 1e9),
-        seed=seed,
         advance=count,
+        **sizes,
     )
     out.end()
     out.document({"folder": str(path), "weight_bytes": written})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..checking.verify import refuse_broken_ranks
+from ..checkpoint import ModelConfig
 from ..errors import InputError, MissingError, UsageError, W8A8SCError, WorkError
 from ..io import files, reading
 from ..runtime.directory import check_runnable, config_of, config_of_directory
@@ -111,23 +112,12 @@ def generate(
 
     Raises InputError, MissingError, UsageError.
     """
-    if (prompt is None) == (token_ids is None):
-        raise UsageError("give either a prompt or token ids")
-    if prompt is not None and not is_utf8(prompt):
-        raise UsageError("the prompt is not UTF-8")
-    if max_new_tokens < 1:
-        raise UsageError("max new tokens must be above 0")
+    _check_usage(prompt, token_ids, max_new_tokens)
     others = {"top_k": top_k, "top_p": top_p, "min_p": min_p, "repetition_penalty": repetition_penalty}
     if compare is not None and (temperature or any(value is not None for value in others.values())):
         raise UsageError("a comparison needs greedy decoding: leave out what changes the choice of tokens")
     folder = Path(directory)
-    reading.check_folder(folder)
-    tp = refuse_broken_ranks(folder)
-    _need(device)
-    config = config_of_directory(folder)
-    check_model(config.architecture)
-    if compare is not None:
-        check_runnable(config_of(Path(compare)))
+    tp, config = _check_models(folder, device, compare)
     generation = Generation.read(folder, config)
     notes = ["the model's decoder alone is run: images are not read"] if config.reads_images else []
     sampling = Sampling()
@@ -144,6 +134,27 @@ def generate(
     if compare is not None:
         _compare(Path(compare), result, device)
     return result
+
+
+def _check_usage(prompt: str | None, token_ids: Sequence[int] | None, max_new_tokens: int) -> None:
+    if (prompt is None) == (token_ids is None):
+        raise UsageError("give either a prompt or token ids")
+    if prompt is not None and not is_utf8(prompt):
+        raise UsageError("the prompt is not UTF-8")
+    if max_new_tokens < 1:
+        raise UsageError("max new tokens must be above 0")
+
+
+def _check_models(folder: Path, device: str, compare: str | os.PathLike[str] | None) -> tuple[int, ModelConfig]:
+    """The size and config of a directory that can be run here, as can the checkpoint it is compared with."""
+    reading.check_folder(folder)
+    tp = refuse_broken_ranks(folder)
+    _need(device)
+    config = config_of_directory(folder)
+    check_model(config.architecture)
+    if compare is not None:
+        check_runnable(config_of(Path(compare)))
+    return tp, config
 
 
 def _generate(
