@@ -8,6 +8,19 @@ python=${PYTHON:-python3}
 
 say() { printf '\n== %s\n' "$*" >&2; }
 
+# has_extras EXTRAS VERSION: whether what was installed, perhaps for another script, has all of them.
+has_extras() {
+    local marker extra
+    for marker in "$venv"/installed-*; do
+        [ "$(cat "$marker" 2>/dev/null)" = "$2" ] || continue
+        for extra in ${1//,/ }; do
+            [[ ",${marker##*/installed-}," == *",$extra,"* ]] || continue 2
+        done
+        return 0
+    done
+    return 1
+}
+
 # prepare EXTRAS: the environment with the project and these extras ("" for none), and bin set to its programs.
 prepare() {
     local extras=${1:-} wanted
@@ -17,7 +30,7 @@ prepare() {
     }
     bin=$venv/bin
     wanted=$(cat "$root/pyproject.toml" "$root/constraints.txt" | cksum)
-    if [ "$(cat "$venv/installed-$extras" 2>/dev/null)" != "$wanted" ]; then
+    if ! has_extras "$extras" "$wanted"; then
         say "installing into $venv"
         "$python" -m venv "$venv"
         "$bin/python" -m pip install --quiet --disable-pip-version-check \

@@ -12,7 +12,7 @@ from tests.architectures import CHECKPOINTS, make
 from tests.interop.conftest import PAIRS, environment, run
 from w8a8sc_tool.jobs.compress import compress
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 _SIZES = (1, 2, 4)
 
