@@ -16,11 +16,12 @@ from w8a8sc_tool.synthesis.synthesize import MODELS, synthesize
 
 def test_shipped_presets_are_those_of_the_published_recipes() -> None:
     shipped = {preset.name: preset for preset in presets.shipped()}
-    assert set(shipped) == {"qwen3-8b", "qwen3-14b", "qwen3-32b"}
+    assert set(shipped) == {"qwen3-8b", "qwen3-14b", "qwen3-32b", "qwen3-vl-8b"}
     for name, preset in shipped.items():
         model = MODELS[name]
         assert preset.match is not None and preset.float_layers is not None
         assert (preset.match.num_hidden_layers, preset.match.hidden_size) == (model.layers, model.hidden_size)
+        assert preset.match.architecture == model.architecture
         assert preset.match.intermediate_size == model.intermediate_size
         assert set(preset.float_layers) == set(model.float_layers)
     served = shipped["qwen3-32b"].serving(4)

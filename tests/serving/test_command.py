@@ -20,7 +20,7 @@ from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError, MissingError, UsageError
 from w8a8sc_tool.jobs import serving as job
 from w8a8sc_tool.jobs.compress import compress
-from w8a8sc_tool.layouts import ARCHITECTURES
+from w8a8sc_tool.layouts import ARCHITECTURES, REGISTRY
 from w8a8sc_tool.planning import preset as presets
 from w8a8sc_tool.serving import Service, build, estimate
 from w8a8sc_tool.serving.options import length_of
@@ -49,8 +49,8 @@ MODELS_OF_GUIDE = [
 
 def config(model: str) -> ModelConfig:
     sizes = MODELS[model]
-    content = {
-        "architectures": ["Qwen3ForCausalLM"],
+    table = REGISTRY[sizes.architecture]
+    content: dict[str, Any] = {
         "hidden_size": sizes.hidden_size,
         "intermediate_size": sizes.intermediate_size,
         "num_hidden_layers": sizes.layers,
@@ -60,6 +60,7 @@ def config(model: str) -> ModelConfig:
         "vocab_size": sizes.vocabulary,
         "max_position_embeddings": 1 << 20,
     }
+    content = {"architectures": [table.name], **({table.text: content} if table.text else content)}
     return ModelConfig.of(content, Path("config.json"), ARCHITECTURES)
 
 
@@ -162,6 +163,23 @@ def test_contradictions_are_refused_with_the_reason(tp: int, more: list[str], re
     command = build(service("qwen3-32b", tp), more, force=True)
     assert any(reason in warning for warning in command.warnings)
     vllm.parse(command.words)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--mm-encoder-tp-mode", "data"], "the tower is cut like the decoder"),
+        (["--language-model-only"], "vLLM would want a directory without a tower"),
+        (["--limit-mm-per-prompt", '{"image": 0, "video": 0}'], "vLLM would want a directory without a tower"),
+    ],
+)
+def test_a_tower_is_served_as_it_was_cut(more: list[str], reason: str) -> None:
+    """Directories alone: of a checkpoint, vLLM takes what it wants."""
+    with pytest.raises(UsageError, match=reason):
+        build(service("qwen3-vl-8b", 2), more)
+    assert build(service("qwen3-vl-8b", 2, kind="checkpoint"), more)
+    assert build(service("qwen3-vl-8b", 2), ["--limit-mm-per-prompt", '{"image": 2, "video": 0}'])
+    assert build(service("qwen3-32b", 2), more)
 
 
 def test_another_size_names_the_way_to_it() -> None:

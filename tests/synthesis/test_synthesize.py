@@ -82,6 +82,7 @@ def test_the_presets_are_what_their_recipes_do() -> None:
         "qwen3-32b": (False, 3.87, "Qwen3-32B"),
         "qwen2.5-7b": (False, 2.5, None),
         "llama-3.1-8b": (False, 2.5, None),
+        "qwen3-vl-8b": (False, 2.5, None),
         "tiny": (False, 2.5, None),
     }
 

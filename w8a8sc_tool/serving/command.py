@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -207,10 +207,26 @@ def _contradictions(service: Service, given: Options) -> list[str]:
             ("sharded_state", "w8a8sc"),
             "any other reads the rank files as one checkpoint and fails",
         )
+        if service.config.reads_images and service.tp > 1:
+            wanted["mm-encoder-tp-mode"] = (("weights",), "the tower is cut like the decoder")
     for name, (allowed, reason) in wanted.items():
         if name in given and given[name] and given[name][0] not in allowed:
             problems.append(f"--{name} {given[name][0]}: {reason}")
+    if directory and service.config.reads_images:
+        problems += [f"--{name}: vLLM would want a directory without a tower" for name in _without_images(given)]
     return [*problems, *_length_problems(service, given), *_capture_problems(service, given)]
+
+
+def _without_images(given: Options) -> Iterator[str]:
+    """Options that make vLLM leave out the vision tower."""
+    if "language-model-only" in given:
+        yield "language-model-only"
+    try:
+        limits = json.loads(given["limit-mm-per-prompt"][0])
+    except (KeyError, IndexError, ValueError):
+        return
+    if isinstance(limits, dict) and limits.get("image") == limits.get("video") == 0:
+        yield "limit-mm-per-prompt"
 
 
 def _length_problems(service: Service, given: Options) -> list[str]:

@@ -51,6 +51,11 @@ MODELS: Final[dict[str, Model]] = {
     "llama-3.1-8b": Model(
         *(4096, 14336, 32, 32, 8, 128, 128256, _EVERY_DOWN), part_bytes=4 << 30, architecture="LlamaForCausalLM"
     ),
+    "qwen3-vl-8b": Model(
+        *(4096, 12288, 36, 32, 8, 128, 151936, ("model.visual.*", *_EVERY_DOWN)),
+        part_bytes=4 << 30,
+        architecture="Qwen3VLForConditionalGeneration",
+    ),
     # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
     "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
 }
