@@ -14,7 +14,7 @@ import atheris
 
 with atheris.instrument_imports(include=["w8a8sc_tool"]):
     from w8a8sc_tool.checkpoint import config, description
-    from w8a8sc_tool.checkpoint.checkpoint import _weight_files
+    from w8a8sc_tool.checkpoint.weights import weight_files
     from w8a8sc_tool.errors import InputError
     from w8a8sc_tool.io.safetensors import TensorFile
     from w8a8sc_tool.layouts import ARCHITECTURES
@@ -43,7 +43,7 @@ TARGETS: dict[str, Callable[[Path, bytes], object]] = {
     "manifest": lambda folder, data: manifest.parse(data, "input"),
     "description": _in_file("description.json", description.Description.parse),
     "config": _in_file("config.json", lambda path: config.ModelConfig.parse(path, ARCHITECTURES)),
-    "index": _in_file("a.safetensors.index.json", lambda path: _weight_files(path.parent)),
+    "index": _in_file("a.safetensors.index.json", lambda path: weight_files(path.parent, ())),
     "journal": _in_file("w8a8sc_journal.jsonl", _journal),
     "preset": _in_file("preset.yaml", preset.load),
 }

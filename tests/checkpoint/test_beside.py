@@ -69,9 +69,9 @@ def test_folders_come_along_through_every_conversion(full: Path, tmp_path: Path)
     back = to_checkpoint(second.directory, tmp_path / "back")
     for result in (first.directory, second.directory, back):
         assert {name: (result / name).read_bytes() for name in names(full)} == wanted
-    for result in (first, second):
-        assert verify(result.directory, source=full).ok
-        assert set(wanted) < {file.file for file in result.manifest.files}
+    for made in (first, second):
+        assert verify(made.directory, source=full).ok
+        assert set(wanted) < {file.file for file in made.manifest.files}
     assert names(back) == set(wanted)
 
 

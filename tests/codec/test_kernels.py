@@ -136,7 +136,7 @@ def test_kernels_of_an_image_are_used_where_nothing_can_be_written_beside_them(
     assert made is not None
     (made / "x.nbc").write_bytes(b"compiled")
     monkeypatch.setattr(kernel_cache, "_candidates", lambda: [image, home])
-    monkeypatch.setattr(kernel_cache.tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
 
     def refuse(folder: Path) -> object:
         if image in folder.parents:

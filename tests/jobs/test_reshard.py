@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from w8a8sc_tool.backends import native
 from w8a8sc_tool.checking.verify import verify
-from w8a8sc_tool.codec import decode_matrix
+from w8a8sc_tool.codec import MatrixEncoder, decode_matrix
 from w8a8sc_tool.conversion.worker import Converter
 from w8a8sc_tool.errors import InputError, WorkError
 from w8a8sc_tool.jobs.compress import compress
@@ -83,19 +82,20 @@ def test_tiles_are_moved_where_no_cut_goes_through_them(
     sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """tiny's cuts for TP 1 and 2 lie between tiles, so nothing is encoded."""
+    mixed, tied = made("mixed", 1), made("tied", 1)  # before anything is counted
     encoded: list[int] = []
-    encode = native.MatrixEncoder.encode
+    encode = MatrixEncoder.encode
 
     def counted(self: Any, *arguments: Any) -> Any:
         found = encode(self, *arguments)
         encoded.append(len(found.entries))
         return found
 
-    monkeypatch.setattr(native.MatrixEncoder, "encode", counted)
+    monkeypatch.setattr(MatrixEncoder, "encode", counted)
     monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
-    reshard(made("mixed", 1), tmp_path, tp=[2], verify=False)
+    reshard(mixed, tmp_path, tp=[2], verify=False)
     assert encoded == []
-    reshard(made("tied", 1), tmp_path, tp=[4], verify=False)
+    reshard(tied, tmp_path, tp=[4], verify=False)
     assert encoded  # 384 columns of o_proj are no whole tiles
 
 

@@ -53,7 +53,7 @@ def test_a_file_written_in_any_order(tmp_path: Path) -> None:
     loaded = load_file(file.path)
     np.testing.assert_array_equal(loaded["w"], weight)
     np.testing.assert_array_equal(loaded["table"], table)
-    assert (loaded["one"], loaded["scale"].tolist(), loaded["offset"].tolist()) == (1, [1.0], [3])
+    assert [loaded[name].tolist() for name in ("one", "scale", "offset")] == [1, [1.0], [3]]
     with TensorFile(file.path) as read:
         assert list(read.tensors.values()) == placed
 

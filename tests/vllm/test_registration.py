@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from w8a8sc_tool._version import VERSION
 from w8a8sc_tool.vllm import installed, register
 
 
@@ -74,7 +75,7 @@ def test_two_versions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def distributions(versions: list[str]) -> object:
         return lambda name: [types.SimpleNamespace(version=version) for version in versions]
 
-    this = installed.VERSION
+    this = VERSION
     monkeypatch.setattr(importlib.metadata, "distributions", distributions([this, this]))
     assert installed.other_versions() == []
     monkeypatch.setattr(importlib.metadata, "distributions", distributions([]))

@@ -21,7 +21,7 @@ class Unwilling:
             importlib.import_module("w8a8sc_tool.nothing_of_this_name")
         if reason == "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out")
-        {}[reason]
+        dict[str, str]()[reason]
 
     def add(self, number: int) -> int:
         return number

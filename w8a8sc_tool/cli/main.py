@@ -17,6 +17,8 @@ from .group import group
 from .output import drop, prepare_streams, say
 from .spelling import spelled_problem
 
+__all__ = ["group", "main", "run"]
+
 # Their commands add themselves to the group.
 for _module in ("convert", "check", "run", "prepare"):
     import_module(f"w8a8sc_tool.cli.{_module}")
