@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from w8a8sc_tool.checkpoint import Checkpoint, ModelConfig
+from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.inspect import inspect
 from w8a8sc_tool.layouts import ARCHITECTURES, Module, check_size, modules, valid_sizes
@@ -106,6 +107,10 @@ def test_a_missing_decoder_is_one_problem(source: Path) -> None:
         config(source, lambda content: content.pop("text_config"))
     with pytest.raises(InputError, match=r"num_heads is 0, a size above 0 is wanted, config.json \(vision_config\)"):
         config(source, lambda content: content["vision_config"].update(num_heads=0))
+    with pytest.raises(InputError, match="depth is 16777216.*no model has so many"):
+        config(source, lambda content: content["vision_config"].update(depth=1 << 24))
+    with pytest.raises(InputError, match="vision_config is no object"):
+        config(source, lambda content: content.update(vision_config=[1]))
 
 
 def test_inspect_tells_the_towers_linear_layers(source: Path) -> None:
@@ -114,3 +119,11 @@ def test_inspect_tells_the_towers_linear_layers(source: Path) -> None:
     assert {"model.visual.blocks.0.attn.qkv", "model.visual.blocks.1.mlp.linear_fc2"} <= linear
     assert "model.visual.merger.linear_fc1" in linear and "model.visual.pos_embed" not in linear
     assert rows["model.language_model.layers.2.mlp.up_proj"].layer == 2
+
+
+def test_inspect_shows_a_table_of_the_decoder_alone(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(source)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    (head,) = [line for line in shown if line.startswith("layer")]
+    assert head.split() == ["layer", "q", "k", "v", "o", "gate", "up", "down", "bytes"]
+    assert len(shown) < 12

@@ -18,6 +18,7 @@ from .rope import Rope
 NAME: Final = "config.json"
 _LARGEST: Final = 16 << 20
 _MOST_LAYERS: Final = 4096
+_COUNTS: Final = ("depth", "deepstack_visual_indexes")  # of blocks, which are layers of other parts
 
 # What the configuration classes of all architectures here assume; their own defaults are in the layouts' tables.
 _COMMON: Final[dict[str, Any]] = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
@@ -251,9 +252,13 @@ def _further(sizes: Mapping[str, int], content: dict[str, Any], path: Path) -> d
     for key, default in sizes.items():
         owner, _, name = key.partition(".")
         inside = content.get(owner)
-        fields = Fields(inside if isinstance(inside, dict) else {}, {name: default}, f"{path} ({owner})")
+        if inside is not None and not isinstance(inside, dict):
+            raise InputError(f"{owner} is no object", str(path), "restore config.json")
+        fields = Fields(inside or {}, {name: default}, f"{path} ({owner})")
         listed = fields.get(name)
         result[key] = len(listed) if isinstance(listed, list) else fields.size(name)
+        if name in _COUNTS and result[key] > _MOST_LAYERS:
+            fields.refuse(f"{name} is {result[key]}", "no model has so many")
         if fields.problems:
             raise InputError(fields.problems)
     return result

@@ -120,7 +120,7 @@ def _show_inspection(inspection: Inspection, out: Output) -> None:
     out.result(
         f"{inspection.path}: {inspection.architecture}, {kind}, {inspection.files} files, {size(inspection.bytes)}"
     )
-    columns = list(dict.fromkeys(row.short_name for row in inspection.modules if row.linear))
+    columns = list(dict.fromkeys(row.short_name for row in inspection.modules if row.linear and row.layer >= 0))
     by_layer: dict[int, list[ModuleRow]] = {}
     for row in inspection.modules:
         by_layer.setdefault(row.layer, []).append(row)
