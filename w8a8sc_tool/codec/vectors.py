@@ -15,6 +15,7 @@ from typing import Any, Final
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
 _U1: Final = ir.IntType(1)
@@ -46,6 +47,13 @@ U16x32: Final = VectorType(16, 32)
 U32x32: Final = VectorType(32, 32)
 U64x4: Final = VectorType(64, 4)
 U64x8: Final = VectorType(64, 8)
+
+
+def shifts_lane_by_lane() -> bool:
+    """Whether the processor that numba compiles for can shift every lane of a vector by a number of bits of its own:
+    all but those of x86 without AVX2, for which such a shift is made of many instructions."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return not triple.startswith("x86") or "+avx2" in features.split(",")
 
 
 def _in_every_lane(builder: Any, value: Any, vector: ir.VectorType) -> Any:
