@@ -164,7 +164,7 @@ def test_nothing_outside_of_the_buffers_is_touched() -> None:
 # ---- processors with narrower vectors ----
 
 OTHER_PROCESSOR = """
-import json, re, time
+import json, re
 import numpy as np
 from tests.codec.plain_kernel import encode_plainly
 from tests.codec.weights import sparse
@@ -181,11 +181,6 @@ def encode_fast(weight):
                                np.empty((0, 36), np.uint8), address_of(target), index, address_of(scratch))
     return target[:used], index
 
-def seconds(function, weight):
-    started = time.thread_time()
-    function(weight)
-    return time.thread_time() - started
-
 same = True
 for weight in (
     sparse((300, 500), 0, 0.3, 3.0, 0.01),
@@ -194,10 +189,8 @@ for weight in (
     sparse((256, 256), 3, 0.0, 60.0, 0.3),
 ):
     same &= all(np.array_equal(a, b) for a, b in zip(encode_fast(weight), encode_plainly(weight)))
-weight = sparse((512, 1024), 9, 0.1, 3.0, 0.01)
-ratios = sorted(seconds(encode_plainly, weight) / seconds(encode_fast, weight) for _ in range(31))
 code = encode.encode_tiles.compiled().inspect_asm(encode.encode_tiles.compiled().signatures[0])
-print(json.dumps([same, ratios[15], sorted(set(re.findall("[xyz]mm", code)))]))
+print(json.dumps([same, sorted(set(re.findall("[xyz]mm", code)))]))
 """
 
 
@@ -211,10 +204,7 @@ print(json.dumps([same, ratios[15], sorted(set(re.findall("[xyz]mm", code)))]))
     ],
 )
 def test_processors_with_narrower_vectors(tmp_path: Path, name: str, features: str, registers: list[str]) -> None:
-    """Code for SSE4.2 and for AVX2 alone: the same bytes, and no slower than the plain coder.
-
-    With SSE4.2 it is the plain coder, because the fast one would take longer.
-    """
+    """Code for SSE4.2 and for AVX2 alone: the same bytes. With SSE4.2 all of it is the plain coder's."""
     environment = {
         **os.environ,
         "NUMBA_CPU_NAME": name,
@@ -225,7 +215,6 @@ def test_processors_with_narrower_vectors(tmp_path: Path, name: str, features: s
         [sys.executable, "-c", OTHER_PROCESSOR], env=environment, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr
-    same, ratio, used = json.loads(result.stdout)
+    same, used = json.loads(result.stdout)
     assert same
     assert used == registers
-    assert ratio > 0.9  # both take turns, but other work may disturb either
