@@ -77,8 +77,9 @@ class Home:
         self.fill()
 
     def fill(self) -> None:
-        """The output as if one size were made, and another one begun."""
-        shutil.rmtree(self.out, ignore_errors=True)
+        """The output as if one size were made, and another one begun; nothing of an earlier case."""
+        for folder in (self.out, self.path / "new"):
+            shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.made / "TP1", self.out / _NAME / "TP1")
         partial = self.out / _NAME / "TP2" / f"{_NAME}-tp2.partial"
         partial.mkdir(parents=True)
@@ -177,6 +178,8 @@ def _is_refusal(case: Case, code: int, told: str) -> bool:
         return False
     if case.role == "a file" and case.arguments[0] == "verify" and code == 1:  # a finding
         return "Permission denied" in told
+    if case.arguments[0] == "batch" and code == 1:  # a job that failed, in the table; the others go on
+        return "failed" in told and "Permission denied" in told
     return code in (2, 3) and told.count("error: ") >= 1 and "Permission denied" in told
 
 
