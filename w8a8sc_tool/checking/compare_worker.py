@@ -36,15 +36,15 @@ class Comparer:
         compressed = any(coding is not None for coding in codings)
         skipped = set(_COMPRESSED) if compressed else set()
         for leaf in sorted({*first, *second} - skipped):
-            one, other = first.get(leaf), second.get(leaf)
-            if one is None or other is None:
-                differences.append(f"{leaf} is missing in the {'first' if one is None else 'second'}")
-            elif (one.info.dtype, one.info.shape) != (other.info.dtype, other.info.shape):
+            left, right = first.get(leaf), second.get(leaf)
+            if left is None or right is None:
+                differences.append(f"{leaf} is missing in the {'first' if left is None else 'second'}")
+            elif (left.info.dtype, left.info.shape) != (right.info.dtype, right.info.shape):
                 differences.append(
-                    f"{leaf} is {one.info.dtype} {list(one.info.shape)} against "
-                    f"{other.info.dtype} {list(other.info.shape)}"
+                    f"{leaf} is {left.info.dtype} {list(left.info.shape)} against "
+                    f"{right.info.dtype} {list(right.info.shape)}"
                 )
-            elif not self._equal(one, other):
+            elif not self._equal(left, right):
                 differences.append(f"{leaf} has other values")
         if compressed:
             differences += _compared(*weights)
@@ -71,8 +71,8 @@ class Comparer:
             decoded = decoded.view(np.float16)
         return decoded, {"scope": coding.scope, "ties": coding.ties, "filler": coding.filler}
 
-    def _equal(self, one: StoredTensor, other: StoredTensor) -> bool:
-        return one.info.nbytes == other.info.nbytes and self._read(one).tobytes() == self._read(other).tobytes()
+    def _equal(self, left: StoredTensor, right: StoredTensor) -> bool:
+        return left.info.nbytes == right.info.nbytes and self._read(left).tobytes() == self._read(right).tobytes()
 
     def _read(self, tensor: StoredTensor) -> npt.NDArray[Any]:
         if tensor.path not in self._files:
@@ -83,14 +83,14 @@ class Comparer:
         return file.read(tensor.info.name)
 
 
-def _compared(one: npt.NDArray[Any] | str | None, other: npt.NDArray[Any] | str | None) -> list[str]:
-    for number, weight in (("first", one), ("second", other)):
+def _compared(left: npt.NDArray[Any] | str | None, right: npt.NDArray[Any] | str | None) -> list[str]:
+    for number, weight in (("first", left), ("second", right)):
         if weight is None:
             return [f"weight is missing in the {number}"]
         if isinstance(weight, str):
             return [f"weight {weight} in the {number}"]
-    assert isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
-    if one.shape != other.shape:
-        return [f"weight is {list(one.shape)} against {list(other.shape)}"]
-    different = int((one != other).sum())
-    return [f"weight differs in {different} of {one.size} values"] if different else []
+    assert isinstance(left, np.ndarray) and isinstance(right, np.ndarray)
+    if left.shape != right.shape:
+        return [f"weight is {list(left.shape)} against {list(right.shape)}"]
+    different = int((left != right).sum())
+    return [f"weight differs in {different} of {left.size} values"] if different else []

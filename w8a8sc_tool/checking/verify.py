@@ -173,8 +173,8 @@ def refuse_broken_ranks(directory: str | os.PathLike[str]) -> int:
 def _refuse(findings: list[Finding], folder: Path) -> None:
     if findings:
         first, count = findings[0], len(findings)
-        what = first.what if count == 1 else f"{count} findings, first: {first.what}"
-        raise InputError(what, first.where, f"see w8a8sc verify {folder}")
+        message = first.what if count == 1 else f"{count} findings, first: {first.what}"
+        raise InputError(message, first.where, f"see w8a8sc verify {folder}")
 
 
 def _refused_by_library(state: ShardedState) -> Iterator[Finding]:

@@ -247,7 +247,7 @@ def fit(
         from ..serving.plot import plot as draw
 
         draw(estimates, Path(plot))
-    out.document([one.document() for one in estimates])
+    out.document([estimate.document() for estimate in estimates])
     _show_fit(estimates, out)
     return job.exit_code(estimates, every=bool(tp))
 
@@ -311,47 +311,53 @@ def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
 def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:
     """A column per tensor-parallel size."""
 
-    def both(one: Estimate, compressed: bool) -> str:
-        length = one.largest_len(compressed_masks=compressed)
-        return f"{length} ({one.reason(compressed_masks=compressed)})" if length else "none"
+    def both(estimate: Estimate, compressed: bool) -> str:
+        length = estimate.largest_len(compressed_masks=compressed)
+        return f"{length} ({estimate.reason(compressed_masks=compressed)})" if length else "none"
 
     rows: list[tuple[str, ...]] = [
-        ("per chip", *(f"TP {one.tp}" for one in estimates)),
-        ("memory", *(gib(one.chip) for one in estimates)),
-        ("weights", *(gib(one.weights) for one in estimates)),
-        ("second copy of embeddings", *(gib(one.embedding_copies) for one in estimates)),
-        ("sequences at a time", *(f"{one.max_num_seqs}{' (a guess)' if one.guessed else ''}" for one in estimates)),
-        ("activations (estimated)", *(gib(one.activations) for one in estimates)),
-        ("KV cache (half of the rest)", *(gib(one.kv_cache) for one in estimates)),
-        ("tokens in the cache", *(str(one.kv_tokens) for one in estimates)),
+        ("per chip", *(f"TP {estimate.tp}" for estimate in estimates)),
+        ("memory", *(gib(estimate.chip) for estimate in estimates)),
+        ("weights", *(gib(estimate.weights) for estimate in estimates)),
+        ("second copy of embeddings", *(gib(estimate.embedding_copies) for estimate in estimates)),
+        (
+            "sequences at a time",
+            *(f"{estimate.max_num_seqs}{' (a guess)' if estimate.guessed else ''}" for estimate in estimates),
+        ),
+        ("activations (estimated)", *(gib(estimate.activations) for estimate in estimates)),
+        ("KV cache (half of the rest)", *(gib(estimate.kv_cache) for estimate in estimates)),
+        ("tokens in the cache", *(str(estimate.kv_tokens) for estimate in estimates)),
         *_plugin_rows(estimates),
-        ("largest max-model-len", *(both(one, False) for one in estimates)),
-        ("  with compressed masks", *(both(one, True) for one in estimates)),
-        ("at max-model-len", *(str(one.length) for one in estimates)),
-        ("  masks, and while built", *(_masks(one, False) for one in estimates)),
-        ("  compressed masks", *(_masks(one, True) for one in estimates)),
-        ("  sequences in the cache", *(f"{one.full_length_sequences:.1f}" for one in estimates)),
-        ("fits", *("yes" if one.fits else "no" for one in estimates)),
+        ("largest max-model-len", *(both(estimate, False) for estimate in estimates)),
+        ("  with compressed masks", *(both(estimate, True) for estimate in estimates)),
+        ("at max-model-len", *(str(estimate.length) for estimate in estimates)),
+        ("  masks, and while built", *(_masks(estimate, False) for estimate in estimates)),
+        ("  compressed masks", *(_masks(estimate, True) for estimate in estimates)),
+        ("  sequences in the cache", *(f"{estimate.full_length_sequences:.1f}" for estimate in estimates)),
+        ("fits", *("yes" if estimate.fits else "no" for estimate in estimates)),
     ]
     out.table(rows, right=range(1, len(estimates) + 1))
 
 
 def _plugin_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
     """The same three numbers with our plugin for vLLM, for directories: only they tell what compression saved."""
-    smaller = [one.with_plugin for one in estimates]
+    smaller = [estimate.with_plugin for estimate in estimates]
     if not any(smaller):
         return []
     return [
-        ("  weights with the plugin", *(gib(one.weights) if one else "" for one in smaller)),
-        ("  KV cache with the plugin", *(gib(one.kv_cache) if one else "" for one in smaller)),
-        ("  tokens in it", *(str(one.kv_tokens) if one else "" for one in smaller)),
+        ("  weights with the plugin", *(gib(estimate.weights) if estimate else "" for estimate in smaller)),
+        ("  KV cache with the plugin", *(gib(estimate.kv_cache) if estimate else "" for estimate in smaller)),
+        ("  tokens in it", *(str(estimate.kv_tokens) if estimate else "" for estimate in smaller)),
     ]
 
 
-def _masks(one: Estimate, compressed: bool) -> str:
+def _masks(estimate: Estimate, compressed: bool) -> str:
     from ..serving.memory import mask_bytes, mask_peak_bytes
 
-    sizes = (mask_bytes(one.length, compressed=compressed), mask_peak_bytes(one.length, compressed=compressed))
+    sizes = (
+        mask_bytes(estimate.length, compressed=compressed),
+        mask_peak_bytes(estimate.length, compressed=compressed),
+    )
     return ", ".join(map(gib, sizes))
 
 

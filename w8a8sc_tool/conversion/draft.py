@@ -153,8 +153,8 @@ class DirectoryDraft:
                     variable[tensor.rank].append(tensor.info)
                     begin = rank.append(tensor.info)
                 if begin != tensor.info.begin:
-                    what = f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it"
-                    raise InputError(what, str(self.journal.path), "give resume=False to start afresh")
+                    message = f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it"
+                    raise InputError(message, str(self.journal.path), "give resume=False to start afresh")
             for number, name, data, value in entry.small:
                 self.hashes[number][name] = value
                 self.ranks[number].put_small(name, data)

@@ -109,7 +109,11 @@ class Converter:
         self, written: list[StoredTensor], sources: list[tuple[SourceTensor, str]]
     ) -> tuple[list[StoredTensor], list[str]]:
         """Written tensors whose bytes are not what they were, and names of source tensors that are not."""
-        wrong = [one for one in written if hashing.of_range(one.path, one.info.begin, one.info.end) != one.hash]
+        wrong = [
+            tensor
+            for tensor in written
+            if hashing.of_range(tensor.path, tensor.info.begin, tensor.info.end) != tensor.hash
+        ]
         return wrong, [source.name for source, expected in sources if source.hash(self._reader) != expected]
 
     def _write_outputs(

@@ -109,8 +109,8 @@ class SealedDirectory:
         Raises WorkError if a file has gone meanwhile.
         """
         if absent := self.absent(manifest):
-            what = "was removed or cut while it was in the making"
-            raise WorkError(what, str(self.partial / absent[0]), "run the same command again")
+            message = "was removed or cut while it was in the making"
+            raise WorkError(message, str(self.partial / absent[0]), "run the same command again")
         files.sync_folder(self.partial)
         self.write_file(manifest_file.NAME, manifest.to_bytes())
         files.sync_folder(self.partial)

@@ -34,7 +34,7 @@ _REMEDY: Final = "w8a8sc never writes such a manifest: do not use the directory"
 
 def problems_of(manifest: Manifest, where: str) -> list[Problem]:
     """Everything in a manifest that cannot be; nothing of its directory is looked at."""
-    problems = [Problem(what, where, _REMEDY) for what in _statements(manifest, where)]
+    problems = [Problem(statement, where, _REMEDY) for statement in _statements(manifest, where)]
     return problems[:_MOST] or from_document(manifest.options, _made_by(manifest, where))[1]
 
 

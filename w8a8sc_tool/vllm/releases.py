@@ -28,12 +28,12 @@ def ascend_scheme() -> type[Any]:
     return Scheme  # type: ignore[no-any-return]
 
 
-def _unknown(what: str) -> W8A8SCError:
+def _unknown(problem: str) -> W8A8SCError:
     version = "of an unknown release"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         version = importlib.metadata.version("vllm-ascend")
     remedy = f"serve with --load-format sharded_state; --load-format w8a8sc is known to work with {_TRIED}"
-    return MissingError(f"vLLM Ascend {version} {what}", remedy=remedy)
+    return MissingError(f"vLLM Ascend {version} {problem}", remedy=remedy)
 
 
 @contextlib.contextmanager

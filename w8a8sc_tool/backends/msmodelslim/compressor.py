@@ -70,27 +70,27 @@ class VendorCompressor:
             return None
         return [shards[rank] for rank in sorted(shards)]
 
-    def _shard(self, weight: npt.NDArray[np.int8], what: str) -> CompressedShard:
+    def _shard(self, weight: npt.NDArray[np.int8], task: str) -> CompressedShard:
         source, target = self._folder / "source", self._folder / "result"
         files.write_plain(source, weight.data)
-        info = self._call(what, str(source), *weight.shape, "W8A8S", str(target))
+        info = self._call(task, str(source), *weight.shape, "W8A8S", str(target))
         parts = [np.fromfile(f"{target}.{leaf}", np.int8) for leaf in ("weight", "index")]
         shard = CompressedShard([parts[0]], parts[1], np.array(info, np.int64))
-        _prove(shard, weight, what)
+        _prove(shard, weight, task)
         return shard
 
-    def _call(self, what: str, *arguments: object) -> list[int]:
+    def _call(self, task: str, *arguments: object) -> list[int]:
         if self._pool is None:
             self._pool = Pool(1, _HANDLER, *self._arguments, environment=environment(), log=self._log)
         try:
-            self._pool.call(0, what, "compress", *arguments)
+            self._pool.call(0, task, "compress", *arguments)
             for _, result in self._pool.wait(self._timeout):
                 return list(result)
         except W8A8SCError as error:
             self._abandon()
-            raise type(error)(error.problems[0].what, what, self._remedy()) from None
+            raise type(error)(error.problems[0].what, task, self._remedy()) from None
         self._abandon()
-        raise WorkError(f"msmodelslim did not answer within {self._timeout:.0f} s", what, self._remedy())
+        raise WorkError(f"msmodelslim did not answer within {self._timeout:.0f} s", task, self._remedy())
 
     def _abandon(self) -> None:
         if self._pool is not None:
@@ -106,20 +106,20 @@ class VendorCompressor:
         return f"{_REMEDY}{'; its last words: ' + last_lines if last_lines else ''}"
 
 
-def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], what: str) -> None:
+def _prove(shard: CompressedShard, weight: npt.NDArray[np.int8], task: str) -> None:
     """Decode a result and compare it with its source; raises WorkError unless they agree."""
     (payload,) = shard.weight
     try:
         decoder = MatrixDecoder(shard.index, shard.info, weight_bytes=payload.nbytes, sparsity="low")
         if (decoder.tiling.n, decoder.tiling.k) != weight.shape:
-            raise WorkError("msmodelslim's result is for another shape", what, _REMEDY)
+            raise WorkError("msmodelslim's result is for another shape", task, _REMEDY)
         for block in decoder.blocks():
             out = np.empty((block.last_row - block.first_row, weight.shape[1]), np.int8)
             decoder.decode(block, payload[block.first_byte : block.last_byte], out)
             if not np.array_equal(out, weight[block.first_row : block.last_row]):
-                raise WorkError("msmodelslim's result decodes to other values", what, _REMEDY)
+                raise WorkError("msmodelslim's result decodes to other values", task, _REMEDY)
     except CodecError as error:
-        raise WorkError(f"msmodelslim's result breaks the format: {error}", what, _REMEDY) from None
+        raise WorkError(f"msmodelslim's result breaks the format: {error}", task, _REMEDY) from None
 
 
 def _temporary_root() -> Path:

@@ -133,8 +133,8 @@ class QuantizedMethod(LinearMethodBase):  # type: ignore[misc]
         assert self.compressed_matrix is not None
         width, n = self.compressed_matrix
         if info.tolist() != [8, 8, width, n, 1]:
-            what = f"{self._name}: info is {info.tolist()}, this rank's is [8, 8, {width}, {n}, 1]"
-            raise InputError(what, remedy="serve the directory at the size it was made for")
+            message = f"{self._name}: info is {info.tolist()}, this rank's is [8, 8, {width}, {n}, 1]"
+            raise InputError(message, remedy="serve the directory at the size it was made for")
         sparsity: Any = _COMPRESSED[self._type][1]
         used = payload_end(index.numpy())
         try:
