@@ -83,7 +83,7 @@ def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int
 @_json
 @click.option("--model", help="A checkpoint to inspect.")
 def start(rounds: int, json: str | None, model: str | None) -> None:
-    """How long commands take before they work."""
+    """How long commands and workers take before they work."""
     from .start import run
 
     run(rounds, json, model)
