@@ -148,6 +148,7 @@ def test_kernels_of_an_image_are_used_where_nothing_can_be_written_beside_them(
     assert (used / "x.nbc").read_bytes() == b"compiled"
 
 
+@pytest.mark.slow
 def test_works_without_any_writable_folder(tmp_path: Path) -> None:
     """A read-only container without a home: kernels are compiled in memory."""
     blocked = tmp_path / "file"
