@@ -135,6 +135,9 @@ def test_decompressing_gives_the_uncompressed_directory(
     assert digests(result.directory) == digests(wanted.directory)
 
 
+M4_BIASES = ("self_attn.q", "self_attn.k", "self_attn.v", "mlp.gate", "mlp.up")
+
+
 @pytest.mark.parametrize(
     ("name", "tp"),
     [("mixed", 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("tied", 2), ("narrow", 8)))],
@@ -144,7 +147,10 @@ def test_a_checkpoint_that_compresses_to_the_same(
 ) -> None:
     path = to_checkpoint(made(name, tp), tmp_path)
     before, after = (json.loads((p / "quant_model_description.json").read_text()) for p in (sources[name], path))
-    assert before == after
+    # m4 leaves linear biases that quant_bias contains: a directory has no tensor for them.
+    contained = {f"model.layers.0.{layer}_proj.bias" for layer in M4_BIASES if name == "tied"}
+    assert after == {key: value for key, value in before.items() if key not in contained}
+    assert contained <= before.keys()
     (result,) = compress(path, tmp_path / "again", tp=[tp], processes=2)
     again, wanted = digests(result.directory), digests(made(name, tp))
     assert {file: value for file, value in again.items() if "manifest" not in file} == {
