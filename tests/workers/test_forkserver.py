@@ -64,6 +64,20 @@ def test_a_killed_server_ends_nothing_and_is_replaced() -> None:
             assert server_of(another) != server
 
 
+def test_a_system_that_allows_no_more_processes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "def refuse():\n"
+        "    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))\n"
+        "os.fork = refuse\n"
+    )
+    with (
+        Pool(2, HANDLER, 0, environment={"PYTHONPATH": str(tmp_path)}) as pool,
+        pytest.raises(WorkError, match="cannot be started .Resource temporarily unavailable.*fewer"),
+    ):
+        one(pool, "add", 1)
+
+
 def test_it_ends_with_its_process(tmp_path: Path) -> None:
     script = (
         "import os\n"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ _UNANSWERED: Final = 128  # requests on their way at most: the kernel allows 102
 _MESSAGE_BYTES: Final = 64
 _DYING_SECONDS: Final = 5.0  # from the end of a worker's connection to the end of its process
 _UNKNOWN: Final = "unknown"
+_NOT_STARTED: Final = "errno"
 _START: Final = (
     "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.forkserver import serve; serve(int(sys.argv[2]))"
 )
@@ -74,24 +76,30 @@ class ForkServer:
             return self._workers
 
     def exit_code(self, worker: int) -> int | None:
-        """The exit code of a worker whose connection has ended, as `subprocess` gives it; None: not known."""
-        return self._ask(f"wait {worker}")
+        """The exit code of a worker whose connection has ended, as `subprocess` gives it; None: not known.
+
+        Raises OSError if the worker could not be started.
+        """
+        answer = self._ask(f"wait {worker}")
+        if answer.startswith(_NOT_STARTED):
+            number = int(answer.removeprefix(_NOT_STARTED))
+            raise OSError(number, os.strerror(number))
+        return int(answer) if answer not in ("", _UNKNOWN) else None
 
     def end(self, worker: int) -> None:
         """Kill a worker and whatever it has started, and wait for its end."""
         self._ask(f"end {worker}")
 
-    def _ask(self, question: str) -> int | None:
-        """The server's answer; None, at once, if it has not forked anything yet or is gone."""
+    def _ask(self, question: str) -> str:
+        """The server's answer; "", at once, if it has not forked anything yet or is gone."""
         with self._lock:
             try:
                 if not self._is_ready(wait=False):
-                    return None
+                    return ""
                 self._control.send(question.encode())
-                answer = self._control.recv(_MESSAGE_BYTES).decode()
+                return self._control.recv(_MESSAGE_BYTES).decode()
             except OSError:
-                return None
-        return int(answer) if answer not in ("", _UNKNOWN) else None
+                return ""
 
     def _is_ready(self, *, wait: bool) -> bool:
         """Whether the server has its kernels and forks; its first message says so."""
@@ -143,7 +151,7 @@ def serve(control: int) -> None:
 
 def _answer_requests(parent: socket.socket) -> None:
     parent.send(_READY)
-    workers: list[int | None] = []
+    workers: list[int | str] = []  # the process; once it has ended, or if it never began, the answer
     while True:
         request, descriptors, _, _ = socket.recv_fds(parent, _MESSAGE_BYTES, 4)
         words = request.decode().split()
@@ -154,21 +162,24 @@ def _answer_requests(parent: socket.socket) -> None:
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
-        pid = workers[int(words[1]) - 1]
-        code = None if pid is None else _ended(pid, kill=words[0] == "end")
-        if code is not None:
-            workers[int(words[1]) - 1] = None
-        parent.send((_UNKNOWN if code is None else str(code)).encode())
+        number = int(words[1]) - 1
+        worker = workers[number]
+        if isinstance(worker, int):
+            code = _ended(worker, kill=words[0] == "end")
+            if code is not None:
+                worker = workers[number] = str(code)
+        parent.send((worker if isinstance(worker, str) else _UNKNOWN).encode())
 
 
-def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | None:
-    """Fork a worker; None: the system allows no more processes, which the worker's closed connection tells."""
+def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | str:
+    """Fork a worker; returns its process, or the answer for one that could not be started."""
     try:
         pid = os.fork()
-    except OSError:
-        return None
+    except OSError as error:  # no more processes, or no memory; the parent sees the worker's connection closed
+        return f"{_NOT_STARTED}{error.errno}"
     if pid:
         return pid
+    code = 1
     try:
         parent.close()
         os.setsid()
@@ -181,8 +192,11 @@ def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | None:
         for descriptor in (output, *working_folder):
             os.close(descriptor)
         process.main(calls, lifeline)
+        code = 0
+    except BaseException:
+        traceback.print_exc()  # a process of its own would have
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def _ended(pid: int, *, kill: bool) -> int | None:

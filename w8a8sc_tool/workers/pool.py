@@ -78,7 +78,7 @@ class Pool:
                 self._workers.append(_Worker(server, handler, arguments, output))
         except OSError as error:
             self.close()
-            raise WorkError(f"a worker process cannot be started ({error.strerror})") from None
+            raise _not_started(error) from None
         finally:
             if output != _STANDARD_ERROR:
                 os.close(output)
@@ -133,7 +133,10 @@ class Pool:
         return answers
 
     def _death(self, worker: _Worker) -> WorkError:
-        task, code = worker.task, worker.exit_code()
+        try:
+            task, code = worker.task, worker.exit_code()
+        except OSError as error:
+            return _not_started(error)
         if code is None:
             reason, remedy = "cannot be reached", "run the command again"
         elif code == -signal.SIGKILL:
@@ -143,3 +146,7 @@ class Pool:
         else:
             reason, remedy = f"ended with exit code {code}", "see the messages above"
         return WorkError(f"a worker process {reason}", f"working on {task}", remedy)
+
+
+def _not_started(error: OSError) -> WorkError:
+    return WorkError(f"a worker process cannot be started ({error.strerror})", remedy="set processes= to fewer")
