@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from w8a8sc_tool.codec import encode_high_vectors as coder
 from w8a8sc_tool.codec import encode_matrix
-from w8a8sc_tool.codec.encode import TARGET_SLACK
 from w8a8sc_tool.codec.encode_high_plain import code_high_plainly
 from w8a8sc_tool.codec.intrinsics import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES
 from w8a8sc_tool.codec.streams import CODES
 
 from . import reference
+from .both_coders import payload_of_both
 from .test_symbols import FAR, NEAR, SKIP, Tile, tiles
 
 RUN = {1: 26, 2: 27, 3: 28, 4: 29}
@@ -67,25 +67,7 @@ def _code_both(fast, plain, length, dictionary, target, other):  # type: ignore[
 
 
 def code_both(shares: np.ndarray, dictionary: np.ndarray) -> bytes | None:
-    """Code a tile under a dictionary with both coders; returns the payload, nothing for bypass.
-
-    None if the fast one refuses the tile.
-    """
-    fast, plain = Tile(shares), Tile(shares)
-    target, other = (np.zeros(4 * SHARE_BYTES + TARGET_SLACK, np.uint8) for _ in range(2))
-    size, expected = _code_both(
-        address_of(fast.memory),
-        address_of(plain.memory),
-        fast.length,
-        dictionary,
-        address_of(target),
-        address_of(other),
-    )
-    if size < 0:
-        return None
-    assert size == expected
-    assert target[:size].tobytes() == other[:size].tobytes()
-    return target[:size].tobytes()
+    return payload_of_both(_code_both, shares, dictionary)
 
 
 DICTIONARY = np.array([*range(13), *range(243, 256), *range(60, 68)], np.uint8)

@@ -9,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w8a8sc_tool.codec import encode_low_vectors as coder
-from w8a8sc_tool.codec.encode import TARGET_SLACK
 from w8a8sc_tool.codec.encode_low_plain import code_low_plainly
-from w8a8sc_tool.codec.intrinsics import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES
 from w8a8sc_tool.codec.streams import CODES
 
+from .both_coders import payload_of_both
 from .test_symbols import Tile, tiles
 
 
@@ -29,25 +28,7 @@ def _code_both(fast, plain, length, dictionary, target, other):  # type: ignore[
 
 
 def code_both(shares: np.ndarray, dictionary: np.ndarray) -> bytes | None:
-    """Code a tile under a dictionary with both coders; returns the payload, nothing for bypass.
-
-    None if the fast one refuses the tile.
-    """
-    fast, plain = Tile(shares), Tile(shares)
-    target, other = (np.zeros(4 * SHARE_BYTES + TARGET_SLACK, np.uint8) for _ in range(2))
-    size, expected = _code_both(
-        address_of(fast.memory),
-        address_of(plain.memory),
-        fast.length,
-        dictionary,
-        address_of(target),
-        address_of(other),
-    )
-    if size < 0:
-        return None
-    assert size == expected
-    assert target[:size].tobytes() == other[:size].tobytes()
-    return target[:size].tobytes()
+    return payload_of_both(_code_both, shares, dictionary)
 
 
 def dictionary_with(*bytes_: int) -> np.ndarray:
