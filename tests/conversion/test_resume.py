@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,6 +67,16 @@ class AtOnce(ThreadPoolExecutor):
     def submit(self, *call: Any, **named: Any) -> Any:
         future = super().submit(*call, **named)
         future.exception()
+        return future
+
+
+class Later(AtOnce):
+    """Says of everything that it is not done when it is first asked: more is made meanwhile."""
+
+    def submit(self, *call: Any, **named: Any) -> Any:
+        future = super().submit(*call, **named)
+        answers = iter([False])
+        future.done = lambda: next(answers, True)
         return future
 
 
@@ -144,10 +153,9 @@ def test_a_journal_that_cannot_be_written_once(
     armed: list[bool] = []
     sync = DirectoryDraft.sync
 
-    def slowly(self: DirectoryDraft) -> None:
+    def arming(self: DirectoryDraft) -> None:
         if not armed and any(result.ratios for result in self.results.values()):
             armed.append(True)
-            time.sleep(0.5)
         sync(self)
 
     def fail(what: str, path: Path, details: tuple[Any, ...]) -> None:
@@ -155,9 +163,9 @@ def test_a_journal_that_cannot_be_written_once(
             armed.append(False)
             raise OSError(errno.EDQUOT, "quota")
 
-    monkeypatch.setattr(recorder, "ThreadPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(recorder, "ThreadPoolExecutor", Later)
     with monkeypatch.context() as patch:
-        patch.setattr(DirectoryDraft, "sync", slowly)
+        patch.setattr(DirectoryDraft, "sync", arming)
         patch.setattr(files, "watcher", fail)
         with pytest.raises(WorkError, match="quota is used up"):
             compress(tiny, tmp_path, tp=[2], name="Tiny", processes=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,9 +43,9 @@ def plainly(rope: Rope, size: int) -> list[float]:
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_llama3_stretches_long_wavelengths(size: int) -> None:
-    stretched = frequencies(LLAMA3, size)
+    stretched = torch.from_numpy(frequencies(LLAMA3, size))
     torch.testing.assert_close(stretched.double(), torch.tensor(plainly(LLAMA3, size)).double(), rtol=1e-5, atol=0)
-    ratio = stretched / frequencies(Rope(500000.0), size)
+    ratio = stretched / torch.from_numpy(frequencies(Rope(500000.0), size))
     assert ratio[0] == 1 and abs(ratio[-1] - 1 / 8) < 1e-6
     assert ((ratio > 0.13) & (ratio < 0.99)).sum() >= 2  # the pairs in between
 
@@ -56,6 +57,15 @@ def test_cos_and_sin_by_position() -> None:
     assert abs(float(sin[3, 1]) - math.sin(3 * 10000 ** (-2 / 8))) < 1e-3
 
 
+def test_every_run_makes_the_same_table() -> None:
+    """All values are those of float32 angles, rounded once: none depends on the order or place of a computation."""
+    rope, size, room = Rope(1000000.0), 128, 80
+    angles = np.outer(np.arange(room, dtype=np.float32), frequencies(rope, size))
+    for table, function in zip(rotations(rope, size, room, torch.device("cpu")), (math.cos, math.sin)):
+        exact = [[function(float(angle)) for angle in row] for row in angles]
+        assert np.array_equal(table[:, : size // 2].numpy(), np.array(exact).astype(np.float16))
+
+
 def test_as_transformers_does_it() -> None:
     transformers = pytest.importorskip("transformers")
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -63,4 +73,4 @@ def test_as_transformers_does_it() -> None:
     scaling = {"rope_type": "llama3", **LLAMA3.parameters}
     config = transformers.LlamaConfig(rope_theta=500000.0, rope_scaling=scaling, hidden_size=256, num_attention_heads=2)
     theirs, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    torch.testing.assert_close(frequencies(LLAMA3, 128), theirs, rtol=1e-6, atol=0)
+    torch.testing.assert_close(torch.from_numpy(frequencies(LLAMA3, 128)), theirs, rtol=1e-6, atol=0)
