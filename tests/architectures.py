@@ -28,6 +28,21 @@ _VISION: Final = {
 }
 _QWEN3_VL: Final = {"architecture": "Qwen3VLForConditionalGeneration", "vision": _VISION}
 
+# One layer in three with full attention. Two key heads, and value heads that tiles do not divide at TP 4.
+_HYBRID: Final = {
+    "full_attention_interval": 3,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 8,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 96,
+}
+_QWEN3_5: Final = {
+    "architecture": "Qwen3_5ForConditionalGeneration",
+    "vision": {key: value for key, value in _VISION.items() if key != "deepstack_visual_indexes"},
+    "text": _HYBRID,
+}
+_FLOAT_TOWER: Final = ("model.visual.*", "FLOAT")
+
 # Name -> sizes (hidden, intermediate, layers, heads, kv heads, head size, vocabulary) and what else is asked for.
 CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
     "llama": ((512, 1536, 3, 8, 4, 128, 1001), {**_LLAMA, "types": _MIXED}),
@@ -40,6 +55,21 @@ CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
         (512, 1536, 1, 8, 2, 128, 2001),
         {**_QWEN3_VL, **_TIED, "types": [("*.down_proj", "FLOAT"), ("*.mlp.linear_fc2", "W8A8"), ("*.proj", "FLOAT")]},
     ),
+    "qwen3.5": (
+        (512, 1536, 4, 8, 4, 256, 1001),
+        {
+            **_QWEN3_5,
+            "types": [
+                *(_FLOAT_TOWER, ("*.in_proj_[ba]", "FLOAT"), ("*.0.linear_attn.*", "W8A8"), ("*.1.*proj", "FLOAT")),
+                *(("*.0.mlp.down_proj", "W8A8_DYNAMIC"), ("*.3.linear_attn.out_proj", "W8A8_DYNAMIC")),
+            ],
+        },
+    ),
+    # Fewer kv heads than ranks, norms of the tower that have a bias, gates in W8A8_DYNAMIC.
+    "qwen3.5 tied": (
+        (512, 1536, 3, 8, 2, 256, 2001),
+        {**_QWEN3_5, **_TIED, "types": [_FLOAT_TOWER, ("*.in_proj_[ba]", "W8A8_DYNAMIC"), ("*.down_proj", "W8A8")]},
+    ),
 }
 
 
@@ -47,7 +77,7 @@ def make(name: str, folder: Path) -> Path:
     """Synthesize one of CHECKPOINTS into a folder of its name, which must not exist."""
     sizes, more = CHECKPOINTS[name]
     more = dict(more)
-    model = Model(*sizes, float_layers=(), vision=more.pop("vision", None))
+    model = Model(*sizes, float_layers=(), vision=more.pop("vision", None), text=more.pop("text", None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, name, model)
         return synthesize(folder / f"{name.replace(' ', '-')}-w8a8s", name, **more)

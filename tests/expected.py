@@ -10,21 +10,28 @@ import numpy as np
 from . import tensors
 
 
-def _narrow(entry: tuple[str, list[int], bytes]) -> np.ndarray:
-    """A floating tensor as float16."""
+def _wide(entry: tuple[str, list[int], bytes]) -> np.ndarray:
+    """A floating tensor as float32."""
     values = tensors.array(entry)
     if entry[0] == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float16)
+    return values.astype(np.float32)
+
+
+def _narrow(entry: tuple[str, list[int], bytes]) -> np.ndarray:
+    """A floating tensor as float16."""
+    return _wide(entry).astype(np.float16)
 
 
 class Model:
-    """A whole checkpoint in memory."""
+    """A whole checkpoint in memory. target: the release whose keys and dtypes are wanted."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str = "0.18") -> None:
+        self.target = target
         whole = json.loads((folder / "config.json").read_text())
         self.vision = whole.get("vision_config")
         self.config = whole if self.vision is None else whole | whole["text_config"]
+        self.hybrid = self.config["architectures"][0].startswith("Qwen3_5")
         self.types = json.loads((folder / "quant_model_description.json").read_text())
         self.content: tensors.Content = {}
         for path in folder.glob("*.safetensors"):
@@ -82,30 +89,61 @@ class Model:
 
     def _norm(self, state: dict[str, np.ndarray], name: str, size: int) -> None:
         state[f"{name}.weight"] = _narrow(self.content[f"{name}.weight"])
-        if any("norm.bias" in key for key in self.types):
+        if not self.hybrid and any("norm.bias" in key for key in self.types):
             bias = f"{name}.bias"
             state[bias] = _narrow(self.content[bias]) if bias in self.content else np.zeros(size, np.float16)
 
     def _layer(self, state: dict[str, np.ndarray], prefix: str, rank: int, tp: int) -> None:
         c = self.config
-        head = c["head_dim"]
         self._norm(state, f"{prefix}input_layernorm", c["hidden_size"])
         self._norm(state, f"{prefix}post_attention_layernorm", c["hidden_size"])
+        inner = c["intermediate_size"] // tp
+        parts = [(f"{prefix}mlp.{name}", rank * inner, inner) for name in ("gate_proj", "up_proj")]
+        self._rows(state, f"{prefix}mlp.gate_up_proj", parts)
+        self._columns(state, f"{prefix}mlp.down_proj", rank, tp)
+        if f"{prefix}linear_attn.A_log" in self.content:
+            self._linear_attention(state, f"{prefix}linear_attn.", rank, tp)
+        else:
+            self._attention(state, prefix, rank, tp)
+
+    def _linear_attention(self, state: dict[str, np.ndarray], prefix: str, rank: int, tp: int) -> None:
+        """GatedDeltaNet: heads of keys and of values are dealt, b and a one after the other."""
+        c = self.config
+        heads = {"k": c["linear_num_key_heads"] // tp, "v": c["linear_num_value_heads"] // tp}
+        rows = {"k": heads["k"] * c["linear_key_head_dim"], "v": heads["v"] * c["linear_value_head_dim"]}
+        keys = rows["k"] * tp
+        qkv = [
+            (rank * rows["k"], rows["k"]),
+            (keys + rank * rows["k"], rows["k"]),
+            (2 * keys + rank * rows["v"], rows["v"]),
+        ]
+        projected = [(f"{prefix}in_proj_qkv", *cut) for cut in qkv]
+        self._rows(state, f"{prefix}in_proj_qkvz", [*projected, (f"{prefix}in_proj_z", rank * rows["v"], rows["v"])])
+        parts = [(f"{prefix}in_proj_{name}", rank * heads["v"], heads["v"]) for name in "ba"]
+        self._rows(state, f"{prefix}in_proj_ba", parts)
+        kernel = _narrow(self.content[f"{prefix}conv1d.weight"])
+        state[f"{prefix}conv1d.weight"] = np.concatenate([kernel[first : first + count] for first, count in qkv])
+        own = slice(rank * heads["v"], (rank + 1) * heads["v"])
+        state[f"{prefix}dt_bias"] = _narrow(self.content[f"{prefix}dt_bias"])[own]
+        decay = _wide if self.target == "0.23" else _narrow
+        state[f"{prefix}A_log"] = decay(self.content[f"{prefix}A_log"])[own]
+        state[f"{prefix}norm.weight"] = _narrow(self.content[f"{prefix}norm.weight"])
+        self._columns(state, f"{prefix}out_proj", rank, tp)
+
+    def _attention(self, state: dict[str, np.ndarray], prefix: str, rank: int, tp: int) -> None:
+        c = self.config
+        head = c["head_dim"]
         if c["architectures"][0].startswith("Qwen3"):
             self._norm(state, f"{prefix}self_attn.q_norm", head)
             self._norm(state, f"{prefix}self_attn.k_norm", head)
         for name in ("_q_scale", "_k_scale", "_v_scale", "_prob_scale"):
             state[f"{prefix}self_attn.attn.{name}"] = np.array(1, np.float32)
-        q = c["num_attention_heads"] // tp * head
+        q = c["num_attention_heads"] // tp * head * (2 if self.hybrid else 1)  # with the gates
         replicas = max(1, tp // c["num_key_value_heads"])
         kv = max(1, c["num_key_value_heads"] // tp) * head
         cut = {"q_proj": (rank * q, q), "k_proj": (rank // replicas * kv, kv), "v_proj": (rank // replicas * kv, kv)}
         self._rows(state, f"{prefix}self_attn.qkv_proj", [(f"{prefix}self_attn.{n}", *cut[n]) for n in cut])
-        inner = c["intermediate_size"] // tp
-        parts = [(f"{prefix}mlp.{name}", rank * inner, inner) for name in ("gate_proj", "up_proj")]
-        self._rows(state, f"{prefix}mlp.gate_up_proj", parts)
         self._columns(state, f"{prefix}self_attn.o_proj", rank, tp)
-        self._columns(state, f"{prefix}mlp.down_proj", rank, tp)
 
     def _rows(self, state: dict[str, np.ndarray], name: str, parts: list[tuple[str, int, int]]) -> None:
         def join(leaf: str) -> np.ndarray:
@@ -136,6 +174,9 @@ class Model:
         if kind == "W8A8_DYNAMIC":
             for leaf in ("weight_scale", "weight_offset"):
                 state[f"{name}.{leaf}"] = get(leaf).astype(np.float32)  # type: ignore[operator]
+            if self.target != "0.18":
+                state[f"{name}.input_scale"] = np.ones(1, np.float16)
+                state[f"{name}.input_offset"] = np.zeros(1, np.int8)
             return
         state[f"{name}.input_scale"] = self._values(f"{last}.input_scale")
         state[f"{name}.input_offset"] = tensors.array(self.content[f"{last}.input_offset"])

@@ -31,9 +31,9 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def check_values(source: Path, directory: Path, tp: int) -> None:
+def check_values(source: Path, directory: Path, tp: int, target: str = "0.18") -> None:
     """Every tensor of every rank against the oracle; compressed weights by what they decode to."""
-    oracle = Oracle(source)
+    oracle = Oracle(source, target)
     for rank in range(tp):
         found = load_file(directory / f"model-rank-{rank}-part-0.safetensors")
         wanted = oracle.rank(rank, tp)

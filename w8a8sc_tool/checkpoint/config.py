@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,7 +58,8 @@ class Conventions:
     defaults: what its configuration class in transformers assumes for keys that are left out. refused: keys that must
     not be true, with the reason. text: the key of the object that describes the decoder, if it is not the file itself.
     sizes: further keys that are read, "object.key", with what their absence means. own_head_dim: whether vLLM's class
-    asks for head_dim, or always divides hidden_size by num_attention_heads.
+    asks for head_dim, or always divides hidden_size by num_attention_heads. needed: keys that must not be false, with
+    the reason. layer_types: the kinds of decoder layers, if they differ in what they consist of.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +67,8 @@ class Conventions:
     text: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     own_head_dim: bool = True
+    needed: Mapping[str, str] = field(default_factory=dict)
+    layer_types: tuple[str, ...] = ()
 
 
 Supported = Mapping[str, Conventions]
@@ -77,7 +80,8 @@ class ModelConfig:
 
     norm_eps: of every RMSNorm. positions: tokens of the longest sequence that vLLM allows. rope: how positions turn.
     window: the sliding window if one is in use. not_run: what changes the model's results and the bundled runtime does
-    not compute; the weights are the same with it, and vLLM may compute it. further: sizes of other parts of the model,
+    not compute; the weights are the same with it, and vLLM may compute it. layer_types: the kind of every decoder
+    layer, if they differ in what they consist of. further: sizes of other parts of the model,
     by "object.key". text_key: where the decoder's configuration stands, empty for the file itself. content: the whole
     file, to be copied.
     """
@@ -98,6 +102,7 @@ class ModelConfig:
     rope: Rope
     window: int | None
     not_run: tuple[str, ...]
+    layer_types: tuple[str, ...]
     further: Mapping[str, int]
     text_key: str
     content: dict[str, Any] = field(repr=False)
@@ -122,6 +127,9 @@ class ModelConfig:
         for key, reason in conventions.refused.items():
             if fields.switch(key):
                 fields.refuse(f"{key} is true", reason)
+        for key, reason in conventions.needed.items():
+            if text.get(key) is not None and not fields.switch(key):
+                fields.refuse(f"{key} is false", reason)
         heads = fields.size("num_attention_heads")
         hidden = fields.size("hidden_size")
         layers = fields.size("num_hidden_layers")
@@ -130,7 +138,7 @@ class ModelConfig:
             raise InputError(fields.problems)
         rope = Rope.parse(fields, images=bool(conventions.text))
         longest = min([fields.size("max_position_embeddings"), *_lengths(fields)])
-        window, not_run = _window(fields, layers, longest)
+        window, not_run = _window(fields, layers, longest, conventions.layer_types)
         config = cls(
             path=path,
             architecture=architecture,
@@ -148,6 +156,7 @@ class ModelConfig:
             rope=rope,
             window=window,
             not_run=(*rope.not_run, *not_run, *_changes(text)),
+            layer_types=_layer_types(fields, layers, conventions.layer_types),
             further=_further(conventions.sizes, content, path),
             text_key=conventions.text,
             content=content,
@@ -161,6 +170,13 @@ class ModelConfig:
         if fields.problems:
             raise InputError(fields.problems)
         return config
+
+    def with_layers(self, count: int) -> ModelConfig:
+        """The same with another number of layers; what is not known of a layer's kind is taken to go on as before."""
+        types = tuple(
+            self.layer_types[number % len(self.layer_types)] for number in range(count if self.layer_types else 0)
+        )
+        return replace(self, layers=count, layer_types=types)
 
     @property
     def replaces_description(self) -> list[str]:
@@ -268,15 +284,32 @@ def _lengths(fields: Fields) -> list[int]:
     return [fields.size(key) for key in _LENGTH_KEYS if fields.content.get(key) is not None]
 
 
-def _window(fields: Fields, layers: int, longest: int) -> tuple[int | None, list[str]]:
-    """The sliding window that some layer has, and what is not run: kinds of attention other than full."""
+def _layer_types(fields: Fields, layers: int, supported: tuple[str, ...]) -> tuple[str, ...]:
+    """The kind of every layer; if it is left out, full_attention_interval says which one is of the last kind."""
+    if not supported:
+        return ()
+    types = fields.get("layer_types")
+    if not isinstance(types, list) or len(types) != layers:  # another length has been refused
+        interval = fields.size("full_attention_interval")
+        return tuple(supported[-1] if number % interval == 0 else supported[0] for number in range(1, layers + 1))
+    if unknown := sorted({str(name)[:40] for name in types if name not in supported}):
+        fields.refuse(f"layer_types has {', '.join(unknown)}", f"vLLM builds {' and '.join(supported)}")
+        return supported[:1] * layers
+    return tuple(types)
+
+
+def _window(fields: Fields, layers: int, longest: int, supported: tuple[str, ...]) -> tuple[int | None, list[str]]:
+    """The sliding window that some layer has, and what is not run: kinds of attention other than full.
+
+    supported: those that the architecture consists of.
+    """
     types = fields.get("layer_types")
     if types is not None and not (
         isinstance(types, list) and len(types) == layers and all(isinstance(name, str) for name in types)
     ):
         fields.refuse(f"layer_types does not name {layers} kinds of layers, as num_hidden_layers says")
         types = None
-    others = sorted({name for name in types or () if name not in ("full_attention", "sliding_attention")})
+    others = sorted({name for name in types or () if name not in ("full_attention", "sliding_attention", *supported)})
     not_run = [f"layer type {name[:40]}" for name in others]
     sliding = "sliding_attention" in (types or ())
     if not (sliding or fields.switch("use_sliding_window")) or fields.get("sliding_window") in (None, 0):
@@ -306,7 +339,9 @@ def _check_together(config: ModelConfig, fields: Fields) -> None:
         )
     section = config.rope.parameters.get("mrope_section") if config.rope.images else None
     halves = isinstance(section, list) and all(isinstance(size, int) for size in section) and 2 * sum(section)
-    if section is not None and halves != config.head_dim:
-        fields.refuse(f"mrope_section {str(section)[:40]} does not add up to half of head_dim, {config.head_dim}")
+    turned = config.head_dim * config.rope.partial
+    if section is not None and halves != turned:
+        part = "head_dim" if config.rope.partial == 1 else f"{config.rope.partial:g} of head_dim"
+        fields.refuse(f"mrope_section {str(section)[:40]} does not add up to half of {part}, {turned:g}")
     if config.head_dim % 2:
         fields.refuse(f"head_dim is {config.head_dim}", "rotary embeddings turn pairs")

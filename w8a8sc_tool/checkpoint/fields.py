@@ -22,6 +22,10 @@ class Fields:
         """The value as it stands, the class's default if the key is absent."""
         return self.content.get(key, self._defaults.get(key))
 
+    def default(self, key: str, otherwise: Any = None) -> Any:
+        """What the key's absence means."""
+        return self._defaults.get(key, otherwise)
+
     def size(self, key: str, null: int | None = None) -> int:
         """A whole number above 0. null: what a null means, if anything."""
         value = self.get(key)

@@ -34,7 +34,8 @@ class Rope:
     """Rotation by position: the base theta, the share of a head that turns, and how frequencies are scaled.
 
     type: transformers' rope_type, "default" without scaling; parameters: what else belongs to it, factor for example.
-    images: whether the model also has positions of images, which turn otherwise than those of text.
+    images: whether the model also has positions of images, which turn otherwise than those of text. usual: the share
+    that turns in models of the architecture that do not name one.
     """
 
     theta: float = DEFAULT_THETA
@@ -42,6 +43,7 @@ class Rope:
     partial: float = 1.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     images: bool = False
+    usual: float = 1.0
 
     @classmethod
     def parse(cls, fields: Fields, *, images: bool = False) -> Rope:
@@ -58,7 +60,7 @@ class Rope:
         if len(scaled) == 2 and scaled[0] != scaled[1]:
             fields.refuse("rope_parameters and rope_scaling say different things", "keep the one that is right")
         values = {
-            key: _agreed(fields, key, [part.get(key) for part in (*kept, fields.content)], default)
+            key: _agreed(fields, key, [part.get(key) for part in (*kept, fields.content)], fields.default(key, default))
             for key, default in _SHARED.items()
         }
         name, parameters = scaled[0] if scaled else ("default", {})
@@ -67,7 +69,8 @@ class Rope:
             name = "default"
         if "type" in new | old and "rope_type" in new | old and (new | old)["type"] != (new | old)["rope_type"]:
             fields.refuse("rope_type and its old name, type, say different things", "keep rope_type")
-        rope = cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters, images)
+        usual = fields.default("partial_rotary_factor", 1.0)
+        rope = cls(values["rope_theta"], name, values["partial_rotary_factor"], parameters, images, usual)
         if name == "llama3":
             rope._check_llama3(fields)
         return rope
@@ -108,7 +111,7 @@ class Rope:
     def not_run(self) -> list[str]:
         """What the bundled runtime does not compute."""
         reasons = [] if self.type in ("default", "llama3") else [f"rope_type {self.type[:40]}"]
-        if self.partial != 1:
+        if self.partial != self.usual:
             reasons.append(f"partial_rotary_factor {self.partial:g}")
         known = _OF_SCALED_TYPES | (_OF_IMAGES if self.images else frozenset())
         unknown = sorted(set(self.parameters) - known) if self.type == "default" else []

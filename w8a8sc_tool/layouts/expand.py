@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from ..checkpoint.config import ModelConfig
 from ..checkpoint.description import Description
 from ..errors import Problem
-from ..targets import Target
+from ..targets import TARGETS, Target
 from .records import FLOATING, UNCOMPRESSED, Conversion, Member, Module, Output, Slice, Source
-from .words import VOCABULARY, Architecture, Constant, Embedding, Linear, Norm, Repeated, Row, Whole, padded
+from .words import (
+    VOCABULARY,
+    Architecture,
+    Constant,
+    Deal,
+    Dealt,
+    Embedding,
+    Linear,
+    Norm,
+    Repeated,
+    Row,
+    Whole,
+    height,
+    padded,
+    ranges,
+)
 
 STATIC: Final = ("W8A8S", "W8A8")  # quantized with a fixed scale of the input
 SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
+_FLOAT16: Final[tuple[str, Conversion]] = ("F16", "float16")
+_FLOAT32: Final[tuple[str, Conversion]] = ("F32", "float32")
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,8 @@ def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module 
         return _embedding(row, prefix, layer, context), []
     if isinstance(row, Whole):
         return _whole(row, prefix, layer, context), []
+    if isinstance(row, Dealt):
+        return _dealt(row, prefix, layer, context), []
     return _constant(row, prefix, layer, context), []
 
 
@@ -76,7 +95,7 @@ def _norm(row: Norm, prefix: str, layer: int, context: Context) -> Module:
     outputs = []
     sources = []
     size = row.size.of(context.config)
-    for leaf in ("weight", "bias") if context.description.has_norm_bias else ("weight",):
+    for leaf in ("weight", "bias") if context.description.has_norm_bias and not row.gemma else ("weight",):
         source = f"{context.source_of(prefix + row.name)}.{leaf}"
         # A bias that the checkpoint does not have is zero: no slices.
         present = leaf == "weight" or source in context.description.types
@@ -84,7 +103,8 @@ def _norm(row: Norm, prefix: str, layer: int, context: Context) -> Module:
         outputs.append(Output(f"{prefix}{row.name}.{leaf}", "F16", (size,), "float16", (slices,) * context.tp))
         if present:
             sources.append(Source(source, FLOATING, (size,)))
-    return Module(prefix + row.name, "norm", layer, "FLOAT", tuple(outputs), tuple(sources))
+    kind: Literal["norm", "gemma_norm"] = "gemma_norm" if row.gemma else "norm"
+    return Module(prefix + row.name, kind, layer, "FLOAT", tuple(outputs), tuple(sources))
 
 
 def _embedding(row: Embedding, prefix: str, layer: int, context: Context) -> Module:
@@ -112,26 +132,46 @@ def _whole(row: Whole, prefix: str, layer: int, context: Context) -> Module:
     return Module(name, "whole", layer, "FLOAT", outputs, sources)
 
 
+def _dealt(row: Dealt, prefix: str, layer: int, context: Context) -> Module:
+    name, source = prefix + row.name, context.source_of(prefix + row.name)
+    outputs, sources = [], []
+    for leaf in row.leaves:
+        rest = tuple(size.of(context.config) for size in leaf.rest)
+        slices = tuple(
+            tuple(
+                Slice(f"{source}.{leaf.name}", *edges) for edges in ranges(leaf.deals, context.config, rank, context.tp)
+            )
+            for rank in range(context.tp)
+        )
+        rows = sum(piece.rows for piece in slices[0])
+        wide = leaf.float32_from is not None and TARGETS.index(context.target) >= TARGETS.index(leaf.float32_from)
+        dtype, conversion = _FLOAT32 if wide else _FLOAT16
+        outputs.append(Output(f"{name}.{leaf.name}", dtype, (rows, *rest), conversion, slices))
+        sources.append(Source(f"{source}.{leaf.name}", FLOATING, (height(leaf.deals, context.config), *rest)))
+    return Module(name, "dealt", layer, "FLOAT", tuple(outputs), tuple(sources))
+
+
 class _Linear:
     """A linear layer's tensors at a tensor-parallel size: which rows and columns each rank has, outputs and sources."""
 
     def __init__(self, row: Linear, prefix: str, context: Context) -> None:
         config, self._tp = context.config, context.tp
-        ranks = range(self._tp)
         self._name = prefix + row.name
         self._columns_of_source = row.k.of(config)
         self.members = tuple(
-            Member(context.source_of(prefix + row.member(part)), part.rows.of(config)) for part in row.of
+            Member(context.source_of(prefix + row.member(part)), height(part.deals, config)) for part in row.of
         )
         if row.cut == "rows":
             self.k = self._columns_of_source
-            self._rows = tuple(tuple(part.ranges(config, rank, self._tp) for part in row.of) for rank in ranks)
+            self._rows = tuple(
+                tuple(ranges(part.deals, config, rank, self._tp) for part in row.of) for rank in range(self._tp)
+            )
             self._columns = ((0, 0),) * self._tp
         else:
             self.k = self._columns_of_source // self._tp
             self._rows = (tuple(((0, member.n),) for member in self.members),) * self._tp
-            self._columns = tuple((rank * self.k, (rank + 1) * self.k) for rank in ranks)
-        self.n = sum(last - first for ranges in self._rows[0] for first, last in ranges)
+            self._columns = tuple((rank * self.k, (rank + 1) * self.k) for rank in range(self._tp))
+        self.n = sum(last - first for edges in self._rows[0] for first, last in edges)
         self.outputs: list[Output] = []
         self.sources: list[Source] = []
 
@@ -139,9 +179,7 @@ class _Linear:
         """The weight, cut into rows or columns."""
         slices = tuple(
             tuple(
-                Slice(f"{part.name}.weight", *edges, *columns)
-                for part, ranges in zip(self.members, rows)
-                for edges in ranges
+                Slice(f"{part.name}.weight", *edges, *columns) for part, own in zip(self.members, rows) for edges in own
             )
             for rows, columns in zip(self._rows, self._columns)
         )
@@ -155,7 +193,7 @@ class _Linear:
     ) -> None:
         """A value per output feature: cut with the rows, else whole on every rank."""
         slices = tuple(
-            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, ranges in zip(self.members, rows) for edges in ranges)
+            tuple(Slice(f"{part.name}.{leaf}", *edges) for part, own in zip(self.members, rows) for edges in own)
             for rows in self._rows
         )
         self._add(leaf, dtype, (self.n, *tail), conversion, slices)
@@ -236,12 +274,19 @@ def indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> lis
 
 def _indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> Iterator[str]:
     tower = [row for item in architecture.before for row in (item.rows if isinstance(item, Repeated) else (item,))]
-    for row in (*tower, *architecture.layer, *architecture.behind):
-        dealt = [(VOCABULARY, False)] if isinstance(row, Embedding) else []
-        if isinstance(row, Linear):
-            by_row = [(part.dealt, part.repeated) for part in row.of]
-            dealt = by_row if row.cut == "rows" else [(row.dealt, False)]
-        for size, repeated in dealt:
-            count = size.of(config)
-            if count % tp and not (repeated and tp % count == 0):
-                yield size.text.format(count)
+    for row in (*tower, *architecture.layer_rows, *architecture.behind):
+        for deal in _deals(row):
+            count = deal.units.of(config)
+            if count % tp and not (deal.repeated and tp % count == 0):
+                yield deal.units.text.format(count)
+
+
+def _deals(row: Row) -> list[Deal]:
+    """What of a row is dealt to the ranks."""
+    if isinstance(row, Embedding):
+        return [Deal(VOCABULARY, VOCABULARY)]
+    if isinstance(row, Dealt):
+        return [deal for leaf in row.leaves for deal in leaf.deals]
+    if isinstance(row, Linear):
+        return [deal for part in row.of for deal in part.deals] if row.cut == "rows" else [Deal(row.k, row.dealt)]
+    return []

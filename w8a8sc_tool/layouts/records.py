@@ -75,7 +75,7 @@ class Module(msgspec.Struct, frozen=True):
     """
 
     name: str
-    kind: Literal["linear", "norm", "embedding", "constant", "whole"]
+    kind: Literal["linear", "norm", "gemma_norm", "embedding", "constant", "whole", "dealt"]
     layer: int
     quantization: str
     outputs: tuple[Output, ...]

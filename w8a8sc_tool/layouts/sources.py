@@ -19,7 +19,7 @@ class CheckpointModule:
     """A module of a checkpoint: its row of the table (of a fused layer, with this part alone) and its tensors.
 
     quantization: FLOAT where the row is no linear layer. norm: the name of the norm in front, for a linear layer that
-    reads its output and nothing else's.
+    reads its output and nothing else's; none where that norm cannot have a bias.
     """
 
     name: str
@@ -43,7 +43,8 @@ def checkpoint_modules(
         name = table.source_of(prefix + row.name)
         norm = None
         if isinstance(row, Linear) and before and isinstance(before[1], Norm):
-            norm = before[0] if row.cut == "rows" and row.k is before[1].size else None
+            alone = row.cut == "rows" and row.k is before[1].size and not before[1].gemma
+            norm = before[0] if alone else None
         before = name, row
         if isinstance(row, Embedding) and config.tied and row.tied_to is not None:
             continue  # the checkpoint has it under the other name alone

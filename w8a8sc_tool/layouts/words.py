@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from ..checkpoint.config import Conventions, ModelConfig
+from ..targets import DEFAULT_TARGET, Target
 
 VOCABULARY_PADDING: Final = 64  # vLLM pads embeddings to a multiple of this (DEFAULT_VOCAB_PADDING_SIZE)
 
@@ -47,42 +48,60 @@ def always(config: ModelConfig) -> bool:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A module of the checkpoint that is, or is joined into, a linear layer: its rows, and the units they are dealt in.
+class Deal:
+    """Rows that are dealt to the ranks in units, in their order.
 
-    repeated: whether several ranks hold the same unit where there are more ranks than units (key-value heads). stacked:
-    how many matrices of equal size lie in it one after the other, each of which is dealt.
+    repeated: whether several ranks hold the same unit where there are more ranks than units (key-value heads).
     """
 
-    name: str
     rows: Size
-    dealt: Size
+    units: Size
     repeated: bool = False
-    stacked: int = 1
 
-    def ranges(self, config: ModelConfig, rank: int, tp: int) -> tuple[tuple[int, int], ...]:
-        """The rows [first, last) of a rank, one range for each of the matrices."""
-        shards = min(tp, self.dealt.of(config))
-        height = self.rows.of(config) // self.stacked
-        rows = height // shards
+    def range(self, config: ModelConfig, rank: int, tp: int) -> tuple[int, int]:
+        """The rows [first, last) of a rank."""
+        shards = min(tp, self.units.of(config))
+        rows = self.rows.of(config) // shards
         shard = rank * shards // tp
-        starts = (number * height + shard * rows for number in range(self.stacked))
-        return tuple((start, start + rows) for start in starts)
+        return shard * rows, (shard + 1) * rows
+
+
+def height(deals: Iterable[Deal], config: ModelConfig) -> int:
+    """Rows of a tensor whose deals lie one below the other."""
+    return sum(deal.rows.of(config) for deal in deals)
+
+
+def ranges(deals: Iterable[Deal], config: ModelConfig, rank: int, tp: int) -> tuple[tuple[int, int], ...]:
+    """The rows [first, last) of a rank in such a tensor, one range for each deal."""
+    result, top = [], 0
+    for deal in deals:
+        first, last = deal.range(config, rank, tp)
+        result.append((top + first, top + last))
+        top += deal.rows.of(config)
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of the checkpoint that is, or is joined into, a linear layer: what lies in it, one below the other."""
+
+    name: str
+    deals: tuple[Deal, ...]
 
 
 def by_heads(name: str) -> Part:
     """Queries: a rank takes its heads."""
-    return Part(name, QUERY_ROWS, HEADS)
+    return Part(name, (Deal(QUERY_ROWS, HEADS),))
 
 
 def by_kv_heads(name: str) -> Part:
     """Keys or values: a rank takes its heads; with more ranks than heads, several take the same one."""
-    return Part(name, KEY_ROWS, KV_HEADS, repeated=True)
+    return Part(name, (Deal(KEY_ROWS, KV_HEADS, repeated=True),))
 
 
 def by_rows(name: str, rows: Size) -> Part:
     """A matrix whose rows are dealt evenly."""
-    return Part(name, rows, rows)
+    return Part(name, (Deal(rows, rows),))
 
 
 @dataclass(frozen=True)
@@ -118,10 +137,15 @@ def columns(name: str, n: Size, k: Size, dealt: Size | None = None, bias: Switch
 
 @dataclass(frozen=True)
 class Norm:
-    """An RMSNorm over `size` elements, whole on every rank."""
+    """An RMSNorm over `size` elements, whole on every rank.
+
+    gemma: whether it multiplies by 1 + weight. vLLM Ascend never gives such a one a bias, others one where the
+    description has any.
+    """
 
     name: str
     size: Size
+    gemma: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +182,28 @@ def layer_norm(name: str, size: Size) -> Whole:
     return Whole(name, (("weight", (size,)), ("bias", (size,))))
 
 
-Row = Linear | Norm | Embedding | Constant | Whole
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor of a module that is never quantized: rows that are dealt, and the rest of its shape.
+
+    It is float16, but float32 for targets from `float32_from` on.
+    """
+
+    name: str
+    deals: tuple[Deal, ...]
+    rest: tuple[Size, ...] = ()
+    float32_from: Target | None = None
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """A module that is never quantized and whose tensors are cut along their rows."""
+
+    name: str
+    leaves: tuple[Leaf, ...]
+
+
+Row = Linear | Norm | Embedding | Constant | Whole | Dealt
 
 
 @dataclass(frozen=True)
@@ -174,18 +219,21 @@ class Repeated:
 class Architecture:
     """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
 
-    name: as config.json spells it. layers: the prefix of the decoder layers, to which a number is added. defaults: what
+    name: as config.json spells it. layer: the rows of a decoder layer; if layers differ, by the names that layer_types
+    of config.json gives them. layers: the prefix of the decoder layers, to which a number is added. defaults: what
     its configuration class in transformers assumes for keys that config.json leaves out. refused: keys of config.json
-    that must not be true, with the reason. config: what the config.json of published checkpoints says besides sizes and
-    types, for checkpoints that are made up. text: the key of config.json under which the decoder's configuration
-    stands, if not at the top. sizes: further keys that Size may ask for, with what their absence means; "a.b" is b of
-    the object a. renamed: prefixes of runtime names and what the checkpoint has in their place. own_head_dim: whether
-    vLLM's class asks for head_dim, or always divides hidden_size by num_attention_heads.
+    that must not be true, with the reason; needed: those that must not be false. config: what the config.json of
+    published checkpoints says besides sizes and types, for checkpoints that are made up. text: the key of config.json
+    under which the decoder's configuration stands, if not at the top. sizes: further keys that Size may ask for, with
+    what their absence means; "a.b" is b of the object a. renamed: prefixes of runtime names and what the checkpoint has
+    in their place. own_head_dim: whether vLLM's class asks for head_dim, or always divides hidden_size by
+    num_attention_heads. left_out: beginnings of names in the checkpoint that the model class does not load, with what
+    is to be known about them. since: the release that first documents the model for 310P.
     """
 
     name: str
     before: tuple[Row | Repeated, ...]
-    layer: tuple[Row, ...]
+    layer: tuple[Row, ...] | Mapping[str, tuple[Row, ...]] = field(hash=False)
     behind: tuple[Row, ...]
     layers: str = "model.layers"
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -195,11 +243,19 @@ class Architecture:
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     renamed: tuple[tuple[str, str], ...] = ()
     own_head_dim: bool = True
+    needed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    left_out: tuple[tuple[str, str], ...] = ()
+    since: Target = DEFAULT_TARGET
 
     @property
     def conventions(self) -> Conventions:
         """How config.json is read."""
-        return Conventions(self.defaults, self.refused, self.text, self.sizes, self.own_head_dim)
+        types = tuple(self.layer) if isinstance(self.layer, Mapping) else ()
+        return Conventions(
+            *(self.defaults, self.refused, self.text, self.sizes, self.own_head_dim),
+            needed=self.needed,
+            layer_types=types,
+        )
 
     def source_of(self, name: str) -> str:
         """What the checkpoint calls a module."""
@@ -217,7 +273,8 @@ class Architecture:
             elif not _dropped(item, config):
                 yield item, "", -1
         for number in range(config.layers):
-            yield from ((row, f"{self.layers}.{number}.", number) for row in self.layer)
+            rows = self.layer[config.layer_types[number]] if isinstance(self.layer, Mapping) else self.layer
+            yield from ((row, f"{self.layers}.{number}.", number) for row in rows)
         yield from ((row, "", -1) for row in self.behind if not _dropped(row, config))
 
     def split(self, module: str) -> tuple[int, str]:
@@ -229,14 +286,21 @@ class Architecture:
         return -1, module
 
     @property
+    def layer_rows(self) -> tuple[Row, ...]:
+        """The rows of a decoder layer, of all kinds of layers each once."""
+        if not isinstance(self.layer, Mapping):
+            return self.layer
+        return tuple(dict.fromkeys(row for rows in self.layer.values() for row in rows))
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the modules in a decoder layer."""
-        return tuple(row.name for row in self.layer)
+        return tuple(row.name for row in self.layer_rows)
 
     @property
     def linear_names(self) -> tuple[str, ...]:
         """Names of the linear layers in a decoder layer, parts before the layer they are joined into."""
-        return _linear_names(self.layer)
+        return _linear_names(self.layer_rows)
 
     def is_linear(self, module: str) -> bool:
         """Whether a module, by its runtime or its checkpoint name, is a linear layer or part of one."""

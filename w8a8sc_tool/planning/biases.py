@@ -60,6 +60,14 @@ def _problem(kind: str, quantization: str, names: list[str], checkpoint: Checkpo
             "describe every norm's bias as FLOAT",
         )
     remedy = ""
+    if kind == "gemma_norm":
+        remedy = f"{_cause(checkpoint.path)} moved a shift there; quantize the model with anti_method m6 or none"
+        return Problem(
+            f"{listed}: not zero, but norms of {checkpoint.config.architecture} have no bias; vLLM would drop it and "
+            "compute another model",
+            checkpoint.tensors[names[0]].path,
+            remedy,
+        )
     if kind == "linear":
         remedy = (
             f"{_cause(checkpoint.path)} moved a shift there; quantize these layers W8A8S or W8A8, whose quant_bias "

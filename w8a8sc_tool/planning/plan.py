@@ -13,7 +13,7 @@ from ..checkpoint.reader import SourceReader
 from ..checkpoint.values import to_float32, to_offset
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.safetensors import DTYPES
-from ..layouts import COMPRESSED, Module, Output, Target, check_size, modules
+from ..layouts import COMPRESSED, TARGETS, Module, Output, Target, architecture_of, check_size, modules
 from . import biases, sizes
 from .options import Options
 from .patterns import matches
@@ -145,6 +145,15 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
     if contained := sum(map(biases.in_quant_bias, left_biases.values())):
         warnings.append(f"{contained} linear biases need no place in the output: quant_bias contains them")
     homeless = [tensor.name for tensor in unused if tensor.name not in left_biases]
+    table = architecture_of(checkpoint.config)
+    for prefix, meaning in table.left_out:
+        if left := [name for name in homeless if name.startswith(prefix)]:
+            warnings.append(f"{len(left)} tensors {prefix}* are left out: {meaning}")
+            homeless = [name for name in homeless if not name.startswith(prefix)]
+    if TARGETS.index(options.target) < TARGETS.index(table.since):
+        warnings.append(
+            f"vLLM Ascend documents {table.name} on 310P from {table.since} on: this is for {options.target}"
+        )
     if homeless:
         names = ", ".join(homeless[:3]) + (", ..." if len(homeless) > 3 else "")
         warnings.append(f"{len(homeless)} tensors of the checkpoint have no place in the output: {names}")

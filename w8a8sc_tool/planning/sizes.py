@@ -26,7 +26,7 @@ def with_layers_of_weights(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Pro
     if count == config.layers or numbers != set(range(count)) or not count:
         return checkpoint, []
     wrong = _problem(config, "layers", count, "restore config.json, or the weights that are missing")
-    return replace(checkpoint, config=replace(config, layers=count)), [wrong]
+    return replace(checkpoint, config=config.with_layers(count)), [wrong]
 
 
 def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..layouts import CheckpointModule, Source
-from ..layouts.words import Embedding, Linear, Norm, Whole
+from ..layouts.words import Dealt, Embedding, Linear, Norm, Whole
 from .values import BLOCK_ELEMENTS, Random, encode, normal_table, weight_table
 
 # What outlier suppression m4 leaves: the mean of a norm's output moved into a bias, in steps that sums are exact with.
@@ -62,20 +62,21 @@ class Maker:
     def tensors(self) -> Iterator[Tensor]:
         for module in self._modules:
             if isinstance(module.row, Norm):
-                yield from (self._norm(module.name, source) for source in module.sources)
+                center = 0.0 if module.row.gemma else 1.0
+                yield from (self._norm(module.name, source, center) for source in module.sources)
             elif isinstance(module.row, Embedding):
                 (source,) = module.sources
                 # Logits of about one.
                 sigma = 1.0 if module.row.tied_to is None else source.shape[1] ** -0.5
                 yield self._floats(source, sigma)
-            elif isinstance(module.row, Whole):
+            elif isinstance(module.row, (Whole, Dealt)):
                 yield from (self._whole(source) for source in module.sources)
             elif isinstance(module.row, Linear):
                 yield from self._linear(module, 1.0 if module.row.cut == "rows" else self._damping)
 
-    def _norm(self, name: str, source: Source) -> Tensor:
+    def _norm(self, name: str, source: Source, center: float) -> Tensor:
         if source.name.endswith(".weight"):
-            return self._floats(source, _NORM_SIGMA, center=1.0)
+            return self._floats(source, _NORM_SIGMA, center=center)
         shift = self._shift(name, *source.shape)
         return _values(source.name, "F32", "FLOAT", (shift * _SHIFT_STEP).astype(np.float32))
 

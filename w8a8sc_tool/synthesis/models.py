@@ -20,7 +20,8 @@ class Model:
     float_layers: left FLOAT. m4: outlier suppression moves a shift into biases. part_bytes: how files are split (None:
     one file). sigma: standard deviation of the int8 weights. recipe: the model type it is published for, if it is.
     architecture: as config.json spells it.
-    vision: sizes of the vision tower, where there is one, that are not those of the architecture's table.
+    vision: sizes of the vision tower, where there is one, that are not those of the architecture's table. text: what
+    else of the decoder's configuration is not.
     """
 
     hidden_size: int
@@ -37,6 +38,7 @@ class Model:
     recipe: str | None = None
     architecture: str = "Qwen3ForCausalLM"
     vision: Mapping[str, int | list[int]] | None = None
+    text: Mapping[str, int] | None = None
 
 
 _EVERY_DOWN: Final = ("*.mlp.down_proj",)

@@ -105,9 +105,13 @@ def _config(model: Model, dtype: Dtype, tied: bool, tokens: dict[str, int]) -> d
     content |= table.config
     if not table.text:
         return dict(sorted((content | sizes).items()))
-    content[table.text] = dict(sorted((content[table.text] | sizes | {"tie_word_embeddings": tied}).items()))
+    text = content[table.text] | sizes | {"tie_word_embeddings": tied} | dict(model.text or {})
     vision = content["vision_config"] | {"out_hidden_size": model.hidden_size} | dict(model.vision or {})
-    return dict(sorted((content | {"vision_config": dict(sorted(vision.items()))}).items()))
+    content |= {"vision_config": dict(sorted(vision.items())), table.text: text}
+    if types := ModelConfig.of(content, Path(config_file.NAME), ARCHITECTURES).layer_types:
+        text["layer_types"] = list(types)
+    content[table.text] = dict(sorted(text.items()))
+    return dict(sorted(content.items()))
 
 
 def _modules(
@@ -121,7 +125,7 @@ def _modules(
         named = (quantization for pattern, quantization in rules if fnmatchcase(name, pattern))
         types[f"{name}.weight"] = next(named, "W8A8S")
     if model.m4:
-        norms = (prefix + row.name for row, prefix, _ in table.rows(config) if isinstance(row, Norm))
+        norms = (prefix + row.name for row, prefix, _ in table.rows(config) if isinstance(row, Norm) and not row.gemma)
         types |= {f"{norm}.bias": "FLOAT" for norm in norms}
     types |= {f"{name}.bias": "FLOAT" for name in linear_members(config, with_bias=True)}
     return list(checkpoint_modules(table, config, Description(target / description_file.NAME, types, dict(types))))

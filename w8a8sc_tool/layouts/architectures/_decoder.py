@@ -1,4 +1,4 @@
-"""What the decoder layers of several architectures have in common: their attention, and their MLP."""
+"""What the decoder layers of several architectures have in common: their attention, and their gated MLP."""
 
 from __future__ import annotations
 
@@ -32,12 +32,17 @@ def attention(*, head_norms: bool = False, bias: Switch = never) -> tuple[Row, .
     )
 
 
+MLP: tuple[Row, ...] = (
+    fused("mlp.gate_up_proj", (by_rows("gate_proj", INNER), by_rows("up_proj", INNER)), k=HIDDEN),
+    columns("mlp.down_proj", n=HIDDEN, k=INNER),
+)
+
+
 def dense_layer(*, head_norms: bool = False, bias: Switch = never) -> tuple[Row, ...]:
     """A decoder layer of attention and a gated MLP, a norm in front of each."""
     return (
         Norm("input_layernorm", HIDDEN),
         *attention(head_norms=head_norms, bias=bias),
         Norm("post_attention_layernorm", HIDDEN),
-        fused("mlp.gate_up_proj", (by_rows("gate_proj", INNER), by_rows("up_proj", INNER)), k=HIDDEN),
-        columns("mlp.down_proj", n=HIDDEN, k=INNER),
+        *MLP,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..words import Part, Repeated, Row, Size, Whole, always, by_rows, columns, fused, layer_norm
+from ..words import Deal, Part, Repeated, Row, Size, Whole, always, by_rows, columns, fused, layer_norm
 
 # Qwen3VLVisionConfig, the same in transformers 4.57.6 and 5.19.0; of a list, its length counts.
 SIZES = {
@@ -34,7 +34,6 @@ _POSITIONS = _size("num_position_embeddings", "{} vision positions")
 _OUT = _size("out_hidden_size", "a vision output size of {}")
 _DEPTH = _size("depth", "{} vision blocks")
 _DEEPSTACK = _size("deepstack_visual_indexes", "{} deepstack mergers")
-_QKV = Size("{} vision rows", lambda config: 3 * _WIDTH.of(config))
 _MERGED = Size(
     "a merged vision size of {}",
     lambda config: _WIDTH.of(config) * config.further["vision_config.spatial_merge_size"] ** 2,
@@ -51,7 +50,7 @@ def _merger(name: str, normed: Size) -> tuple[Row, ...]:
 
 _BLOCK: tuple[Row, ...] = (
     layer_norm("norm1", _WIDTH),
-    fused("attn.qkv", (Part("qkv", _QKV, _HEADS, stacked=3),), k=_WIDTH, bias=always),
+    fused("attn.qkv", (Part("qkv", (Deal(_WIDTH, _HEADS),) * 3),), k=_WIDTH, bias=always),
     columns("attn.proj", n=_WIDTH, k=_WIDTH, dealt=_HEADS, bias=always),
     layer_norm("norm2", _WIDTH),
     fused("mlp.linear_fc1", (by_rows("linear_fc1", _INNER),), k=_WIDTH, bias=always),
