@@ -33,7 +33,6 @@ from .jit import copied_part, kernel, part
 from .shares import SHARE_STRIDE, deal_tile
 from .streams import CODES, store_raw
 from .symbols import count_symbols, is_near
-from .vectors import shifts_lane_by_lane
 
 __all__ = ["CODES", "SCRATCH_BYTES", "SHARE_STRIDE", "TARGET_SLACK", "count_tiles", "encode_tiles", "rank_counts"]
 
@@ -41,7 +40,6 @@ __all__ = ["CODES", "SCRATCH_BYTES", "SHARE_STRIDE", "TARGET_SLACK", "count_tile
 SCRATCH_BYTES = max(
     coder.SCRATCH_BYTES for coder in (encode_low_plain, encode_high_plain, encode_low_vectors, encode_high_vectors)
 )
-_FAST = shifts_lane_by_lane()  # else the plain coders are faster
 _LOW_RANKS, _HIGH_RANKS = LOW.dictionary_size, HIGH.dictionary_size
 
 
@@ -98,8 +96,6 @@ def _is_full(matrix, left):
 @part
 def _find(scratch, length, high, common):
     """Step 1 of the fast coder of a mode: whether a tile suits it, if `common` is its common byte."""
-    if not _FAST:
-        return False
     return find_runs(scratch, length, common) if high else find_symbols(scratch, length, common)
 
 

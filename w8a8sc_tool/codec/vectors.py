@@ -49,11 +49,10 @@ U64x4: Final = VectorType(64, 4)
 U64x8: Final = VectorType(64, 8)
 
 
-def shifts_lane_by_lane() -> bool:
-    """Whether the processor that numba compiles for can shift every lane of a vector by a number of bits of its own:
-    all but those of x86 without AVX2, for which such a shift is made of many instructions."""
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return not triple.startswith("x86") or "+avx2" in features.split(",")
+def _has_truth_registers() -> bool:
+    """Whether the processor that numba compiles for has registers for a truth value per byte of a vector (AVX-512)."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512bw" in features.split(",")
 
 
 def _in_every_lane(builder: Any, value: Any, vector: ir.VectorType) -> Any:
@@ -77,6 +76,19 @@ def _to_bitmap(builder: Any, truth: Any) -> Any:
     """Truth values of up to 64 lanes as the bits of an integer, lane 0's lowest."""
     bits = builder.bitcast(truth, ir.IntType(truth.type.count))
     return bits if truth.type.count == 64 else builder.zext(bits, _U64)
+
+
+def _truths(builder: Any, bitmap: Any, lanes: int) -> Any:
+    """The lowest bits of a bitmap (64 bits) as truth values of up to 64 lanes."""
+    if lanes < 64 or _has_truth_registers():
+        bits = bitmap if lanes == 64 else builder.trunc(bitmap, ir.IntType(lanes))
+        return builder.bitcast(bits, ir.VectorType(_U1, lanes))
+    # LLVM would move these 64 bits into a vector one by one. Instead, every lane gets the byte that its bit is in.
+    octets = builder.bitcast(bitmap, ir.VectorType(_U8, 8))
+    numbers = ir.Constant(ir.VectorType(_U32, lanes), [number // 8 for number in range(lanes)])
+    spread = builder.shuffle_vector(octets, ir.Constant(octets.type, ir.Undefined), numbers)
+    bits = ir.Constant(ir.VectorType(_U8, lanes), [1 << number % 8 for number in range(lanes)])
+    return builder.icmp_unsigned("==", builder.and_(spread, bits), bits)
 
 
 @intrinsic
@@ -173,8 +185,7 @@ def choose(typing_context: Any, bitmap: Any, yes: Any, no: Any) -> Any:
     """The lanes of `yes` where the bitmap (uint64) has a 1, those of `no` elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        bits = arguments[0] if yes.lanes == 64 else builder.trunc(arguments[0], ir.IntType(yes.lanes))
-        return builder.select(builder.bitcast(bits, ir.VectorType(_U1, yes.lanes)), arguments[1], arguments[2])
+        return builder.select(_truths(builder, arguments[0], yes.lanes), arguments[1], arguments[2])
 
     return yes(types.uint64, yes, yes), generate
 
