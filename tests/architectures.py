@@ -42,6 +42,8 @@ _QWEN3_5: Final = {
     "text": _HYBRID,
 }
 _FLOAT_TOWER: Final = ("model.visual.*", "FLOAT")
+_EXPERTS: Final = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 384}
+_QWEN3_MOE: Final = {"architecture": "Qwen3MoeForCausalLM", "text": _EXPERTS}
 
 # Name -> sizes (hidden, intermediate, layers, heads, kv heads, head size, vocabulary) and what else is asked for.
 CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
@@ -69,6 +71,15 @@ CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
     "qwen3.5 tied": (
         (512, 1536, 3, 8, 2, 256, 2001),
         {**_QWEN3_5, **_TIED, "types": [_FLOAT_TOWER, ("*.in_proj_[ba]", "W8A8_DYNAMIC"), ("*.down_proj", "W8A8")]},
+    ),
+    "qwen3-moe": (
+        (512, 1536, 3, 8, 4, 128, 1001),
+        {**_QWEN3_MOE, "types": [*_MIXED[:1], ("*.1.mlp.experts.*", "FLOAT"), *_MIXED[3:]]},
+    ),
+    # One kv head for all ranks.
+    "qwen3-moe tied": (
+        (512, 1536, 2, 8, 1, 128, 2001),
+        {**_QWEN3_MOE, "tied": True, "dtype": "bfloat16", "types": []},
     ),
 }
 

@@ -97,10 +97,10 @@ class Model:
         c = self.config
         self._norm(state, f"{prefix}input_layernorm", c["hidden_size"])
         self._norm(state, f"{prefix}post_attention_layernorm", c["hidden_size"])
-        inner = c["intermediate_size"] // tp
-        parts = [(f"{prefix}mlp.{name}", rank * inner, inner) for name in ("gate_proj", "up_proj")]
-        self._rows(state, f"{prefix}mlp.gate_up_proj", parts)
-        self._columns(state, f"{prefix}mlp.down_proj", rank, tp)
+        if "num_experts" in c:
+            self._experts(state, f"{prefix}mlp.", rank, tp)
+        else:
+            self._mlp(state, f"{prefix}mlp.", rank, tp, c["intermediate_size"])
         if f"{prefix}linear_attn.A_log" in self.content:
             self._linear_attention(state, f"{prefix}linear_attn.", rank, tp)
         else:
@@ -144,6 +144,34 @@ class Model:
         cut = {"q_proj": (rank * q, q), "k_proj": (rank // replicas * kv, kv), "v_proj": (rank // replicas * kv, kv)}
         self._rows(state, f"{prefix}self_attn.qkv_proj", [(f"{prefix}self_attn.{n}", *cut[n]) for n in cut])
         self._columns(state, f"{prefix}self_attn.o_proj", rank, tp)
+
+    def _mlp(self, state: dict[str, np.ndarray], prefix: str, rank: int, tp: int, inner: int) -> None:
+        parts = [(f"{prefix}{name}", rank * inner // tp, inner // tp) for name in ("gate_proj", "up_proj")]
+        self._rows(state, f"{prefix}gate_up_proj", parts)
+        self._columns(state, f"{prefix}down_proj", rank, tp)
+
+    def _experts(self, state: dict[str, np.ndarray], prefix: str, rank: int, tp: int) -> None:
+        """Router and stacks, as vLLM Ascend 0.18 names them."""
+        state[f"{prefix}experts._gate.weight"] = self._values(f"{prefix}gate.weight")
+        inner = self.config["moe_intermediate_size"] // tp
+        own = slice(rank * inner, (rank + 1) * inner)
+
+        def stacked(projections: tuple[str, ...], leaf: str, rows: slice, columns: slice) -> np.ndarray:
+            names = [
+                [f"{prefix}experts.{number}.{projection}.{leaf}" for projection in projections]
+                for number in range(self.config["num_experts"])
+            ]
+            matrices = [np.concatenate([self._values(n)[rows, columns] for n in expert]) for expert in names]
+            return np.stack(matrices)
+
+        quantized = self.types[f"{prefix}experts.0.up_proj.weight"] != "FLOAT"
+        for leaf in ("weight", "weight_scale", "weight_offset") if quantized else ("weight",):
+            columns = own if leaf == "weight" else slice(None)
+            w13 = stacked(("gate_proj", "up_proj"), leaf, own, slice(None))
+            w2 = stacked(("down_proj",), leaf, slice(None), columns)
+            dtype = np.float32 if leaf == "weight_scale" else w13.dtype
+            state[f"{prefix}experts.w13_{leaf}"] = w13.astype(dtype)
+            state[f"{prefix}experts.w2_{leaf}"] = w2.astype(dtype)
 
     def _rows(self, state: dict[str, np.ndarray], name: str, parts: list[tuple[str, int, int]]) -> None:
         def join(leaf: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def blocks(
             for rank in range(len(output.slices)):
                 yield number, rank, 0, np.full(output.shape, output.conversion == "ones", DTYPES[output.dtype])
         return
-    row_bytes = [_row_bytes(output) for output in outputs]
+    row_bytes = [output.columns * DTYPES[output.dtype].itemsize for output in outputs]
     for name, first, last, users in _shared_rows(outputs):
         source = sources[name]
         step = max(1, BLOCK_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
@@ -122,10 +122,6 @@ def columns_of(output: Output, rank: int) -> slice:
     return slice(piece.first_column * size, piece.last_column * size) if piece.last_column else slice(None)
 
 
-def _row_bytes(output: Output) -> int:
-    return int(np.prod(output.shape[1:], dtype=np.int64)) * DTYPES[output.dtype].itemsize
-
-
 def _shared_rows(
     outputs: Sequence[Output],
 ) -> Iterator[tuple[str, int, int, dict[tuple[int, int], list[tuple[int, int, int]]]]]:
@@ -155,7 +151,7 @@ def _shared_rows(
 
 def _padding(output: Output, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Zeros from row `rows` to the end of the shape."""
-    row_bytes = _row_bytes(output)
-    begin, end = rows * row_bytes, (output.shape[0] if output.shape else 1) * row_bytes
+    row_bytes = output.columns * DTYPES[output.dtype].itemsize
+    begin, end = rows * row_bytes, output.rows * row_bytes
     for position in range(begin, end, BLOCK_BYTES):
         yield position, np.zeros(min(BLOCK_BYTES, end - position), np.uint8)

@@ -26,6 +26,7 @@ from ..layouts import (
     Target,
     check_size,
     modules,
+    wanted_tensors,
 )
 from ..planning import Options, Plan, make_plan, side_files
 from ..sharded_state import Manifest, ShardedState
@@ -287,11 +288,15 @@ def target_of(state: ShardedState) -> Target:
     for target in TARGETS:
         if recorded == target:
             return target
-    names = {name for files in state.ranks.values() for file in files for name in file.tensors}
-    dynamic = {name.rpartition(".")[0] for name in names if name.endswith(".weight_scale")}
-    dynamic -= {name.rpartition(".")[0] for name in names if name.endswith(".deq_scale")}
-    newer = any(f"{name}.input_scale" in names for name in dynamic)
-    return "0.23" if newer else DEFAULT_TARGET
+    try:
+        config = ModelConfig.parse(state.path / "config.json", ARCHITECTURES)
+        description = Description.parse(state.path / _DESCRIPTION)
+    except InputError:
+        return DEFAULT_TARGET
+    if not state.tp or check_size(config, state.tp):
+        return DEFAULT_TARGET
+    stored = {(name, info.dtype) for file in state.ranks.get(0, []) for name, info in file.tensors.items()}
+    return min(TARGETS, key=lambda target: len(wanted_tensors(config, description, state.tp, target) ^ stored))
 
 
 def is_compressed(module: Module, description: Description) -> bool:

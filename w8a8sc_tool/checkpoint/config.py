@@ -56,10 +56,11 @@ class Conventions:
     """How config.json of an architecture is read.
 
     defaults: what its configuration class in transformers assumes for keys that are left out. refused: keys that must
-    not be true, with the reason. text: the key of the object that describes the decoder, if it is not the file itself.
-    sizes: further keys that are read, "object.key", with what their absence means. own_head_dim: whether vLLM's class
-    asks for head_dim, or always divides hidden_size by num_attention_heads. needed: keys that must not be false, with
-    the reason. layer_types: the kinds of decoder layers, if they differ in what they consist of.
+    not be true, or not be above 0, or be empty, with the reason. text: the key of the object that describes the
+    decoder, if it is not the file itself. sizes: further keys that are read, "object.key", or "key" of the decoder,
+    with what their absence means. own_head_dim: whether vLLM's class asks for head_dim, or always divides hidden_size
+    by num_attention_heads. needed: what keys have to be where they are given, with the reason. layer_types: the kinds
+    of decoder layers, if they differ in what they consist of.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Conventions:
     text: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     own_head_dim: bool = True
-    needed: Mapping[str, str] = field(default_factory=dict)
+    needed: Mapping[str, tuple[object, str]] = field(default_factory=dict)
     layer_types: tuple[str, ...] = ()
 
 
@@ -81,9 +82,9 @@ class ModelConfig:
     norm_eps: of every RMSNorm. positions: tokens of the longest sequence that vLLM allows. rope: how positions turn.
     window: the sliding window if one is in use. not_run: what changes the model's results and the bundled runtime does
     not compute; the weights are the same with it, and vLLM may compute it. layer_types: the kind of every decoder
-    layer, if they differ in what they consist of. further: sizes of other parts of the model,
-    by "object.key". text_key: where the decoder's configuration stands, empty for the file itself. content: the whole
-    file, to be copied.
+    layer, if they differ in what they consist of. further: other sizes that the layout asks for, by "object.key", or
+    "key" of the decoder. text_key: where the decoder's configuration stands, empty for the file itself. content: the
+    whole file, to be copied.
     """
 
     path: Path
@@ -125,11 +126,11 @@ class ModelConfig:
         where = f"{path} ({conventions.text})" if conventions.text else str(path)
         fields = Fields(text, _COMMON | dict(conventions.defaults), where)
         for key, reason in conventions.refused.items():
-            if fields.switch(key):
-                fields.refuse(f"{key} is true", reason)
-        for key, reason in conventions.needed.items():
-            if text.get(key) is not None and not fields.switch(key):
-                fields.refuse(f"{key} is false", reason)
+            if value := fields.get(key):
+                fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
+        for key, (wanted, reason) in conventions.needed.items():
+            if (value := text.get(key)) is not None and value != wanted:
+                fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
         heads = fields.size("num_attention_heads")
         hidden = fields.size("hidden_size")
         layers = fields.size("num_hidden_layers")
@@ -157,7 +158,7 @@ class ModelConfig:
             window=window,
             not_run=(*rope.not_run, *not_run, *_changes(text)),
             layer_types=_layer_types(fields, layers, conventions.layer_types),
-            further=_further(conventions.sizes, content, path),
+            further=_further(conventions.sizes, content, text, path),
             text_key=conventions.text,
             content=content,
         )
@@ -262,15 +263,18 @@ def _tied(fields: Fields, content: dict[str, Any], path: Path) -> bool:
     return whole
 
 
-def _further(sizes: Mapping[str, int], content: dict[str, Any], path: Path) -> dict[str, int]:
-    """Sizes outside of the decoder's configuration, of a list its length; raises InputError for what is none."""
+def _further(sizes: Mapping[str, int], content: dict[str, Any], text: dict[str, Any], path: Path) -> dict[str, int]:
+    """Sizes that not every model has, of a list its length; raises InputError for what is none.
+
+    text: the decoder's configuration, which keys without an object are of.
+    """
     result: dict[str, int] = {}
     for key, default in sizes.items():
-        owner, _, name = key.partition(".")
-        inside = content.get(owner)
+        owner, _, name = key.rpartition(".")
+        inside = content.get(owner) if owner else text
         if inside is not None and not isinstance(inside, dict):
             raise InputError(f"{owner} is no object", str(path), "restore config.json")
-        fields = Fields(inside or {}, {name: default}, f"{path} ({owner})")
+        fields = Fields(inside or {}, {name: default}, f"{path} ({owner})" if owner else str(path))
         listed = fields.get(name)
         result[key] = len(listed) if isinstance(listed, list) else fields.size(name)
         if name in _COUNTS and result[key] > _MOST_LAYERS:

@@ -18,19 +18,20 @@ from ..errors import InputError, MissingError, UsageError
 from ..io import reading
 from ..io.folders import is_sharded_state
 from ..io.names import given_name
-from ..layouts import ARCHITECTURES, DEFAULT_TARGET, Target, check_size
+from ..layouts import ARCHITECTURES, DEFAULT_TARGET, TARGETS, Target, check_size, same_tensors
 from ..options import as_sizes
 from ..planning import Options, make_plan
 from ..planning import preset as presets
 from ..serving import Command, Estimate, Service, build, container, cpu, estimate
 from ..serving.chips import VARIABLE, needed, parse_chips
-from ..serving.command import DEFAULT, MOUNTS, capture_warning, release_of
+from ..serving.command import DEFAULT, MOUNTS, capture_warning
 from ..serving.memory import CHIP_MEMORY, UTILIZATION
 from ..serving.options import Options as VllmOptions
 from ..serving.options import count_of, parse_options, share_of
 from ..serving.packages import version_of
 from ..serving.plugin import Plugin, find_plugin, python_for_cpu
 from ..sharded_state import ShardedState
+from ..targets import target_of_version
 from ..workers.machine import cores
 from .compress import model_name
 
@@ -140,35 +141,35 @@ def _service(path: Path, given: VllmOptions, *, in_container: bool) -> tuple[Ser
         if problems := check_size(checkpoint.config, tp):
             raise InputError(problems)
         preset = presets.choose(checkpoint.config)
-        version, notes = _release(None, in_container=in_container)
+        version, notes = _release(TARGETS, in_container=in_container)
         notes += checkpoint.config.notes
         return Service(path, "checkpoint", tp, model_name(path), checkpoint.config, preset, version), notes
     report = refuse_broken(path)
     with ShardedState.open(path) as state:
         config = ModelConfig.parse(path / "config.json", ARCHITECTURES)
         name = state.manifest.model if state.manifest else given_name(path)
-        types = Description.parse(path / "quant_model_description.json").types.values()
-        target = target_of(state) if "W8A8_DYNAMIC" in types else None
-        version, notes = _release(target, in_container=in_container)
+        description = Description.parse(path / "quant_model_description.json")
+        targets = same_tensors(config, description, state.tp, target_of(state))
+        version, notes = _release(targets, in_container=in_container)
         notes += config.notes
         notes += [f"not checked: {gap}" for gap in report.not_checked] if not report.has_manifest else []
         return Service(path, "directory", state.tp, name, config, presets.choose(config), version), notes
 
 
-def _release(target: Target | None, *, in_container: bool) -> tuple[str, list[str]]:
+def _release(targets: Sequence[Target], *, in_container: bool) -> tuple[str, list[str]]:
     """The vLLM Ascend that will serve: the image's for a container, else what is installed here; and notes on it.
 
-    target: the release that the tensors are made for, None if any release takes them.
+    targets: those that take the tensors.
     """
-    wanted = f"{target or DEFAULT_TARGET}.0"
+    wanted = f"{DEFAULT_TARGET if DEFAULT_TARGET in targets else targets[0]}.0"
     version = None if in_container else version_of("vllm-ascend")
     if version is None:
         return wanted, [] if in_container else [f"no vLLM Ascend is installed here: {wanted} is assumed"]
-    release = release_of(version)
-    if target is not None and release is not None and (release < (0, 23)) != (target == "0.18"):
+    target = target_of_version(version)
+    if target is not None and target not in targets:
         return version, [
-            f"its W8A8_DYNAMIC layers are made for vLLM Ascend {target}; {version} is installed here and does not load "
-            "them: compress for another target="
+            f"its tensors are made for vLLM Ascend {' and '.join(targets)}; {version} is installed here and does not "
+            f"load them: compress with target={target}"
         ]
     return version, []
 

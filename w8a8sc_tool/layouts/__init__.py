@@ -24,7 +24,7 @@ from . import architectures
 from .expand import Context, expand, indivisible
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .sources import CheckpointModule, checkpoint_modules
-from .words import Architecture, Linear
+from .words import Architecture, Experts, Linear
 
 _LARGEST_TP: Final = 64  # sizes that are tried when a message lists those that work
 
@@ -57,9 +57,12 @@ __all__ = [
     "architecture_of",
     "check_size",
     "checkpoint_modules",
+    "expert_members",
     "linear_members",
     "modules",
+    "same_tensors",
     "valid_sizes",
+    "wanted_tensors",
 ]
 
 
@@ -94,7 +97,7 @@ def modules(
 ) -> tuple[list[Module], list[Problem]]:
     """Every module of the model at a size that `check_size` accepts, in the order of the forward pass."""
     table = architecture_of(config)
-    context = Context(config, description, tp, target, table.source_of)
+    context = Context(config, description, tp, target, table)
     result: list[Module] = []
     problems: list[Problem] = []
     for row, prefix, layer in table.rows(config):
@@ -105,8 +108,20 @@ def modules(
     return result, problems
 
 
+def wanted_tensors(config: ModelConfig, description: Description, tp: int, target: Target) -> set[tuple[str, str]]:
+    """Name and dtype of all that a release wants of a rank, but for what takes the place of compressed weights."""
+    planned, _ = modules(config, description, tp, target)
+    return {(output.name, output.dtype) for module in planned for output in module.outputs}
+
+
+def same_tensors(config: ModelConfig, description: Description, tp: int, target: Target) -> list[Target]:
+    """The releases that want the same tensors as one of them, which is among them."""
+    wanted = wanted_tensors(config, description, tp, target)
+    return [other for other in TARGETS if other == target or wanted_tensors(config, description, tp, other) == wanted]
+
+
 def linear_members(config: ModelConfig, *, with_bias: bool = False) -> list[str]:
-    """Names of all linear layers as a checkpoint has them, in the order of the forward pass.
+    """Names of all linear layers but those of experts, as a checkpoint has them, in the order of the forward pass.
 
     with_bias: only of those whose class has a parameter for a bias.
     """
@@ -116,3 +131,10 @@ def linear_members(config: ModelConfig, *, with_bias: bool = False) -> list[str]
         prefix + row.member(part) for row, prefix in rows if row.bias(config) or not with_bias for part in row.of
     )
     return [table.source_of(member) for member in members]
+
+
+def expert_members(config: ModelConfig) -> list[str]:
+    """Names of the linear layers of all routed experts as a checkpoint has them."""
+    table = architecture_of(config)
+    stacks = ((row, prefix) for row, prefix, _ in table.rows(config) if isinstance(row, Experts))
+    return [table.source_of(prefix + linear.name) for row, prefix in stacks for linear in row.linears(config)]

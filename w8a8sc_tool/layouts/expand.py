@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from .words import (
     Deal,
     Dealt,
     Embedding,
+    Experts,
     Linear,
     Norm,
     Repeated,
@@ -32,6 +33,7 @@ from .words import (
 
 STATIC: Final = ("W8A8S", "W8A8")  # quantized with a fixed scale of the input
 SUPPORTED_TYPES: Final = ("W8A8S", "W16A16S", "W8A8", "W8A8_DYNAMIC", "FLOAT")
+EXPERT_TYPES: Final = ("W8A8_DYNAMIC", "FLOAT")  # vLLM Ascend has no other scheme of experts for 310P
 _FLOAT16: Final[tuple[str, Conversion]] = ("F16", "float16")
 _FLOAT32: Final[tuple[str, Conversion]] = ("F32", "float32")
 
@@ -44,7 +46,15 @@ class Context:
     description: Description
     tp: int
     target: Target
-    source_of: Callable[[str], str]  # what the checkpoint calls a module
+    table: Architecture
+
+    def source_of(self, name: str) -> str:
+        """What the checkpoint calls a module."""
+        return self.table.source_of(name)
+
+    def runtime_of(self, name: str) -> str:
+        """What vLLM calls a module."""
+        return self.table.runtime_of(name, self.target)
 
 
 def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module | None, list[Problem]]:
@@ -52,6 +62,9 @@ def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module 
     if isinstance(row, Linear):
         quantization, problems = _type_of(row, prefix, context)
         return (None if quantization is None else _linear(row, prefix, layer, quantization, context)), problems
+    if isinstance(row, Experts):
+        quantization, problems = _type_of_experts(row, prefix, context)
+        return (None if quantization is None else _experts(row, prefix, layer, quantization, context)), problems
     if isinstance(row, Norm):
         return _norm(row, prefix, layer, context), []
     if isinstance(row, Embedding):
@@ -65,24 +78,53 @@ def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module 
 
 def _type_of(row: Linear, prefix: str, context: Context) -> tuple[str | None, list[Problem]]:
     """The one type of a linear layer's members, not compressed."""
+    members = (context.source_of(prefix + row.member(part)) for part in row.of)
+    return _common_type(prefix + row.name, members, SUPPORTED_TYPES, context)
+
+
+def _type_of_experts(row: Experts, prefix: str, context: Context) -> tuple[str | None, list[Problem]]:
+    """The one type of all matrices of all experts: vLLM looks at the first expert alone."""
+    name = prefix + row.name
+    for _, linear in row.stacks:
+        stack = context.source_of(f"{name}.{linear.name}")
+        if not {stack, f"{stack}.weight"}.isdisjoint(context.description.types):
+            remedy = "vLLM Ascend looks for every expert's own; quantize with an msmodelslim that divides them"
+            where = str(context.description.path)
+            return None, [Problem(f"{stack} holds all experts in one tensor", where, remedy)]
+    members = (
+        context.source_of(prefix + linear.member(part)) for linear in row.linears(context.config) for part in linear.of
+    )
+    return _common_type(name, members, EXPERT_TYPES, context)
+
+
+def _common_type(
+    name: str, members: Iterable[str], supported: Sequence[str], context: Context
+) -> tuple[str | None, list[Problem]]:
+    """The one type of the modules that are joined into a layer."""
     description = context.description
-    where, name = str(description.path), prefix + row.name
-    types: dict[str, str] = {}
-    for part in row.of:
-        member = context.source_of(prefix + row.member(part))
+    where = str(description.path)
+    by_type: dict[str, list[str]] = {}
+    for member in members:
         quantization = description.type_of(member)
         if quantization is None:
             return None, [Problem(f"{member}.weight has no quantization type", where, "incomplete")]
-        types[member] = UNCOMPRESSED.get(quantization, quantization)
-    if len(set(types.values())) > 1:
-        listed = ", ".join(f"{member} is {quantization}" for member, quantization in types.items())
+        by_type.setdefault(UNCOMPRESSED.get(quantization, quantization), []).append(member)
+    if len(by_type) > 1:
+        listed = ", ".join(f"{_some(alike)} {quantization}" for quantization, alike in by_type.items())
         remedy = "vLLM cannot build such a layer; quantize them alike"
         return None, [Problem(f"members of {name} have different types: {listed}", where, remedy)]
-    quantization = next(iter(types.values()))
-    if quantization not in SUPPORTED_TYPES:
-        remedy = "supported: " + ", ".join(SUPPORTED_TYPES)
+    (quantization,) = by_type
+    if quantization not in supported:
+        remedy = "supported: " + ", ".join(supported)
         return None, [Problem(f"{name} has type {quantization}, which is not supported", where, remedy)]
     return quantization, []
+
+
+def _some(members: Sequence[str]) -> str:
+    """A few names, and that they are something."""
+    if len(members) > 3:
+        return f"{', '.join(members[:2])} and {len(members) - 2} more are"
+    return f"{', '.join(members)} {'is' if len(members) == 1 else 'are'}"
 
 
 def _constant(row: Constant, prefix: str, layer: int, context: Context) -> Module:
@@ -122,7 +164,7 @@ def _embedding(row: Embedding, prefix: str, layer: int, context: Context) -> Mod
 
 
 def _whole(row: Whole, prefix: str, layer: int, context: Context) -> Module:
-    name, source = prefix + row.name, context.source_of(prefix + row.name)
+    name, source = context.runtime_of(prefix + row.name), context.source_of(prefix + row.name)
     shapes = {leaf: tuple(size.of(context.config) for size in sizes) for leaf, sizes in row.leaves}
     outputs = tuple(
         Output(f"{name}.{leaf}", "F16", shape, "float16", ((Slice(f"{source}.{leaf}", 0, shape[0]),),) * context.tp)
@@ -156,7 +198,7 @@ class _Linear:
 
     def __init__(self, row: Linear, prefix: str, context: Context) -> None:
         config, self._tp = context.config, context.tp
-        self._name = prefix + row.name
+        self.name = context.runtime_of(prefix + row.name)
         self._columns_of_source = row.k.of(config)
         self.members = tuple(
             Member(context.source_of(prefix + row.member(part)), height(part.deals, config)) for part in row.of
@@ -229,7 +271,7 @@ class _Linear:
         conversion: Conversion,
         slices: tuple[tuple[Slice, ...], ...],
     ) -> None:
-        self.outputs.append(Output(f"{self._name}.{leaf}", dtype, shape, conversion, slices))
+        self.outputs.append(Output(f"{self.name}.{leaf}", dtype, shape, conversion, slices))
 
 
 def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Context) -> Module:
@@ -255,7 +297,7 @@ def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Co
     if row.bias(context.config):
         tensors.bias(context.description, added=quantization not in STATIC)
     return Module(
-        name=prefix + row.name,
+        name=tensors.name,
         kind="linear",
         layer=layer,
         quantization=quantization,
@@ -265,6 +307,35 @@ def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Co
         n=tensors.n,
         k=tensors.k,
     )
+
+
+def _experts(row: Experts, prefix: str, layer: int, quantization: str, context: Context) -> Module:
+    """Stacks of the experts' matrices, scales and offsets; for 310P no release stores those of the input."""
+    name = context.runtime_of(prefix + row.name)
+    count = row.count.of(context.config)
+    outputs: list[Output] = []
+    sources: list[Source] = []
+    for stack, linear in row.stacks:
+        experts = [_Linear(linear, f"{prefix}{row.name}.{number}.", context) for number in range(count)]
+        for expert in experts:
+            if quantization == "FLOAT":
+                expert.matrix("F16", "float16", FLOATING)
+            else:
+                expert.matrix("I8", "int8", ("I8",))
+                expert.per_row("weight_scale", "F32", "float32", FLOATING, (1,))
+                expert.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
+            sources += expert.sources
+        for alike in zip(*(expert.outputs for expert in experts)):
+            leaf = alike[0].name.rpartition(".")[2]
+            slices = tuple(
+                tuple(piece for output in alike for piece in output.slices[rank]) for rank in range(context.tp)
+            )
+            outputs.append(
+                msgspec.structs.replace(
+                    alike[0], name=f"{name}.{stack}_{leaf}", shape=(count, *alike[0].shape), slices=slices, leading=2
+                )
+            )
+    return Module(name, "experts", layer, quantization, tuple(outputs), tuple(sources))
 
 
 def indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> list[str]:
@@ -287,6 +358,8 @@ def _deals(row: Row) -> list[Deal]:
         return [Deal(VOCABULARY, VOCABULARY)]
     if isinstance(row, Dealt):
         return [deal for leaf in row.leaves for deal in leaf.deals]
+    if isinstance(row, Experts):
+        return [deal for _, linear in row.stacks for deal in _deals(linear)]
     if isinstance(row, Linear):
         return [deal for part in row.of for deal in part.deals] if row.cut == "rows" else [Deal(row.k, row.dealt)]
     return []

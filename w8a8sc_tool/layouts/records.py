@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 import msgspec
@@ -50,7 +51,8 @@ class Source(msgspec.Struct, frozen=True):
 class Output(msgspec.Struct, frozen=True):
     """One tensor of every rank's state: dtype and shape (equal on all ranks) and what each rank joins along rows.
 
-    If the slices of a rank have fewer rows than the shape, zeros follow.
+    If the slices of a rank have fewer rows than the shape, zeros follow. leading: how many dimensions the rows run
+    over: two of a stack of matrices.
     """
 
     name: str
@@ -58,6 +60,16 @@ class Output(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
     conversion: Conversion
     slices: tuple[tuple[Slice, ...], ...]
+    leading: int = 1
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[: self.leading])
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row."""
+        return math.prod(self.shape[self.leading :])
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -75,7 +87,7 @@ class Module(msgspec.Struct, frozen=True):
     """
 
     name: str
-    kind: Literal["linear", "norm", "gemma_norm", "embedding", "constant", "whole", "dealt"]
+    kind: Literal["linear", "norm", "gemma_norm", "embedding", "constant", "whole", "dealt", "experts"]
     layer: int
     quantization: str
     outputs: tuple[Output, ...]

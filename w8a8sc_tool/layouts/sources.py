@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..targets import DEFAULT_TARGET
 from .expand import Context, expand
 from .records import Source
-from .words import Architecture, Embedding, Linear, Norm, Row
+from .words import Architecture, Embedding, Experts, Linear, Norm, Row
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def checkpoint_modules(
     description: has to name the weight of every linear layer, and the biases of norms that have one. Members of a fused
     layer may differ in type here. Raises InputError for a type that is not supported.
     """
-    context = Context(config, description, 1, DEFAULT_TARGET, table.source_of)
+    context = Context(config, description, 1, DEFAULT_TARGET, table)
     before: tuple[str, Row] | None = None
     for row, prefix, layer in table.rows(replace(config, tied=False)):
         name = table.source_of(prefix + row.name)
@@ -48,7 +48,7 @@ def checkpoint_modules(
         before = name, row
         if isinstance(row, Embedding) and config.tied and row.tied_to is not None:
             continue  # the checkpoint has it under the other name alone
-        for single in _parts(row):
+        for single in _parts(row, config):
             module, problems = expand(single, prefix, layer, context)
             if module is None:
                 raise InputError(problems)
@@ -57,5 +57,7 @@ def checkpoint_modules(
                 yield CheckpointModule(own, single, module.quantization, module.sources, norm)
 
 
-def _parts(row: Row) -> list[Row]:
+def _parts(row: Row, config: ModelConfig) -> list[Row]:
+    if isinstance(row, Experts):
+        return list(row.linears(config))
     return [replace(row, of=(part,)) for part in row.of] if isinstance(row, Linear) else [row]

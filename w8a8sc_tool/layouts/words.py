@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..checkpoint.config import Conventions, ModelConfig
@@ -177,6 +177,11 @@ class Whole:
     leaves: tuple[tuple[str, tuple[Size, ...]], ...]
 
 
+def router(name: str, choices: Size) -> Whole:
+    """A linear layer that is float in every release, whatever the description says of it."""
+    return Whole(name, (("weight", (choices, HIDDEN)),))
+
+
 def layer_norm(name: str, size: Size) -> Whole:
     """A LayerNorm, which always has a bias of its own."""
     return Whole(name, (("weight", (size,)), ("bias", (size,))))
@@ -203,7 +208,27 @@ class Dealt:
     leaves: tuple[Leaf, ...]
 
 
-Row = Linear | Norm | Embedding | Constant | Whole | Dealt
+@dataclass(frozen=True)
+class Experts:
+    """The routed experts of a layer, which vLLM joins into stacks [expert, rows, columns]; never compressed.
+
+    In the checkpoint each has modules of its own, under its number behind the name. stacks: by the beginning of a
+    stack's tensors, the linear layer that every expert has in it.
+    """
+
+    name: str
+    count: Size
+    stacks: tuple[tuple[str, Linear], ...]
+
+    def linears(self, config: ModelConfig) -> Iterator[Linear]:
+        """Every matrix of every expert, as a layer of its own."""
+        for number in range(self.count.of(config)):
+            for _, linear in self.stacks:
+                for part in linear.of:
+                    yield replace(linear, name=f"{self.name}.{number}.{part.name}", of=(part,))
+
+
+Row = Linear | Norm | Embedding | Constant | Whole | Dealt | Experts
 
 
 @dataclass(frozen=True)
@@ -220,15 +245,16 @@ class Architecture:
     """A model class of vLLM: what stands before its decoder layers, in each of them, and behind them.
 
     name: as config.json spells it. layer: the rows of a decoder layer; if layers differ, by the names that layer_types
-    of config.json gives them. layers: the prefix of the decoder layers, to which a number is added. defaults: what
-    its configuration class in transformers assumes for keys that config.json leaves out. refused: keys of config.json
-    that must not be true, with the reason; needed: those that must not be false. config: what the config.json of
+    of config.json gives them. layers: the prefix of the decoder layers, to which a number is added. defaults: what its
+    configuration class in transformers assumes for keys that config.json leaves out. refused: keys of config.json that
+    must not be true, with the reason; needed: what others have to be, likewise. config: what the config.json of
     published checkpoints says besides sizes and types, for checkpoints that are made up. text: the key of config.json
     under which the decoder's configuration stands, if not at the top. sizes: further keys that Size may ask for, with
-    what their absence means; "a.b" is b of the object a. renamed: prefixes of runtime names and what the checkpoint has
-    in their place. own_head_dim: whether vLLM's class asks for head_dim, or always divides hidden_size by
-    num_attention_heads. left_out: beginnings of names in the checkpoint that the model class does not load, with what
-    is to be known about them. since: the release that first documents the model for 310P.
+    what their absence means; "a.b" is b of the object a, "b" of the decoder. renamed: prefixes of runtime names and
+    what the checkpoint has in their place. own_head_dim: whether vLLM's class asks for head_dim, or always divides
+    hidden_size by num_attention_heads. left_out: beginnings of names in the checkpoint that the model class does not
+    load, with what is to be known about them. since: the release that first documents the model for 310P. released: by
+    target, modules of a decoder layer and what that release calls them.
     """
 
     name: str
@@ -243,9 +269,10 @@ class Architecture:
     sizes: Mapping[str, int] = field(default_factory=dict, hash=False)
     renamed: tuple[tuple[str, str], ...] = ()
     own_head_dim: bool = True
-    needed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    needed: Mapping[str, tuple[object, str]] = field(default_factory=dict, hash=False)
     left_out: tuple[tuple[str, str], ...] = ()
     since: Target = DEFAULT_TARGET
+    released: Mapping[Target, tuple[tuple[str, str], ...]] = field(default_factory=dict, hash=False)
 
     @property
     def conventions(self) -> Conventions:
@@ -277,13 +304,33 @@ class Architecture:
             yield from ((row, f"{self.layers}.{number}.", number) for row in rows)
         yield from ((row, "", -1) for row in self.behind if not _dropped(row, config))
 
+    def runtime_of(self, name: str, target: Target) -> str:
+        """What a release calls a module."""
+        prefix, _, inside = self._split(name)
+        return prefix + _renamed(inside, self.released.get(target, ()))
+
     def split(self, module: str) -> tuple[int, str]:
-        """A module's decoder layer and its name in there; -1 and the whole name outside of them."""
+        """A module's decoder layer and its name in there, in this table; -1 and the whole name outside of them."""
+        _, layer, inside = self._split(module)
+        back = [(after, before) for names in self.released.values() for before, after in names]
+        return layer, _renamed(inside, sorted(back, key=lambda pair: -len(pair[0])))
+
+    def _split(self, module: str) -> tuple[str, int, str]:
         for prefix in dict.fromkeys((f"{self.layers}.", self.source_of(f"{self.layers}."))):
             number, dot, name = module.removeprefix(prefix).partition(".")
             if module.startswith(prefix) and dot and number.isascii() and number.isdecimal():
-                return int(number), name
-        return -1, module
+                return f"{prefix}{number}.", int(number), name
+        return "", -1, module
+
+    def experts_of(self, module: str) -> str | None:
+        """The module that joins all routed experts of a layer, of one that is a part of it or that itself."""
+        prefix, layer, inside = self._split(module)
+        for row in self.layer_rows if layer >= 0 else ():
+            names = {row.name, *(_renamed(row.name, names) for names in self.released.values())}
+            number = inside.removeprefix(f"{row.name}.").partition(".")[0]
+            if isinstance(row, Experts) and (inside in names or (number != inside and number.isdecimal())):
+                return prefix + (inside if inside in names else row.name)
+        return None
 
     @property
     def layer_rows(self) -> tuple[Row, ...]:
@@ -316,6 +363,14 @@ class Architecture:
             elif isinstance(item, Linear) and module in (item.name, self.source_of(item.name)):
                 return True
         return False
+
+
+def _renamed(name: str, names: Iterable[tuple[str, str]]) -> str:
+    """A module's name with the first that is it, or that it is inside of, replaced."""
+    for before, after in names:
+        if name == before or name.startswith(f"{before}."):
+            return after + name.removeprefix(before)
+    return name
 
 
 def _dropped(row: Row, config: ModelConfig) -> bool:

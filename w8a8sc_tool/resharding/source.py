@@ -24,7 +24,7 @@ from ..errors import InputError, WorkError
 from ..io import hashing, reading
 from ..io.files import as_bytes
 from ..io.safetensors import DTYPES, StoredTensor
-from ..layouts import UNCOMPRESSED, Module, Slice
+from ..layouts import UNCOMPRESSED, Module, Output, Slice
 from ..sharded_state.reader import ShardedState
 
 _REMEDY: Final = "see w8a8sc verify"
@@ -33,11 +33,13 @@ _REMEDY: Final = "see w8a8sc verify"
 class Part(msgspec.Struct, frozen=True):
     """Rows and columns of a source tensor, as a slice, and where they begin in a rank's tensor.
 
-    spare: another rank holds the same. index, info: of a compressed weight.
+    columns: elements of a row of the rank's tensor. spare: another rank holds the same. index, info: of a compressed
+    weight.
     """
 
     slice: Slice
     row: int
+    columns: int
     stored: StoredTensor
     index: StoredTensor | None = None
     info: StoredTensor | None = None
@@ -112,9 +114,8 @@ class Ranks:
         if (part.stored.path, info.name) not in self._checked:
             self._check(part.stored)
         dtype = DTYPES[info.dtype]
-        columns = int(np.prod(info.shape[1:], dtype=np.int64))
-        values = np.empty((count, columns), dtype)
-        self._read(part.stored, first * columns * dtype.itemsize, values)
+        values = np.empty((count, part.columns), dtype)
+        self._read(part.stored, first * part.columns * dtype.itemsize, values)
         return values
 
     def matrix(self, part: Part) -> tuple[MatrixDecoder, npt.NDArray[np.int8]]:
@@ -227,7 +228,7 @@ def open_source(
             for rank, slices in enumerate(output.slices):
                 row = 0
                 for piece in slices:
-                    parts.setdefault(piece.source, []).append(_part(piece, row, output.name, module, stored[rank]))
+                    parts.setdefault(piece.source, []).append(_part(piece, row, output, module, stored[rank]))
                     dtypes[piece.source] = "F32" if output.conversion == "offset" else output.dtype
                     row += piece.rows
         shapes |= {name: wanted[name] for name in wanted if name in parts}
@@ -244,11 +245,11 @@ def open_source(
     return Checkpoint(state.path, config, restored(description), tensors, side_files, [*notes, *warnings], identity)
 
 
-def _part(piece: Slice, row: int, name: str, module: Module, stored: Mapping[str, StoredTensor]) -> Part:
+def _part(piece: Slice, row: int, output: Output, module: Module, stored: Mapping[str, StoredTensor]) -> Part:
     index = info = None
-    if name == f"{module.name}.weight":
+    if output.name == f"{module.name}.weight":
         index, info = stored.get(f"{module.name}.index"), stored.get(f"{module.name}.info")
-    return Part(piece, row, stored[name], index, info)
+    return Part(piece, row, output.columns, stored[output.name], index, info)
 
 
 def _take_merged(

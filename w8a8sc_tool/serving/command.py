@@ -6,7 +6,6 @@ Flags and defaults are those of vLLM Ascend's guide for Atlas 300I Duo (v0.18) a
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from ..checkpoint import ModelConfig
 from ..errors import UsageError
 from ..planning import Preset
 from ..planning.preset import Serving
+from ..targets import release_of
 from ..text import is_showable
 from .chips import VARIABLE, chosen
 from .memory import Estimate
@@ -174,12 +174,6 @@ def _ascend_compilation(version: str) -> dict[str, bool]:
     return {"fuse_norm_quant" if release <= (0, 18) else "enable_npugraph_ex": False}
 
 
-def release_of(version: str) -> tuple[int, int] | None:
-    """The first two numbers of a version."""
-    match = re.match(r"v?(\d+)\.(\d+)", version)
-    return (int(match[1]), int(match[2])) if match else None
-
-
 def _replaced(name: str, given: Options) -> bool:
     """Whether an option of ours, or its opposite, was given by the user."""
     plain = name.replace("_", "-")
@@ -207,6 +201,8 @@ def _contradictions(service: Service, given: Options) -> list[str]:
             ("sharded_state", "w8a8sc"),
             "any other reads the rank files as one checkpoint and fails",
         )
+        if "num_experts" in service.config.further and "enable-expert-parallel" in given and service.tp > 1:
+            problems.append("--enable-expert-parallel: the directory has a part of every expert on every rank")
         if service.config.reads_images and service.tp > 1:
             wanted["mm-encoder-tp-mode"] = (("weights",), "the tower is cut like the decoder")
     for name, (allowed, reason) in wanted.items():

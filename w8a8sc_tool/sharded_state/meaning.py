@@ -126,8 +126,9 @@ def _is_tensor(tensor: TensorEntry) -> bool:
 
 
 def _of_layer(tensor: TensorEntry, layer: LayerEntry | None) -> Iterator[str]:
-    """A tensor says the same of its layer as the layer does; one that belongs to none is as it was."""
-    quantization, fallback = (layer.quantization, layer.fallback) if layer else ("FLOAT", None)
+    """A tensor says the same of its layer as the layer does; one that belongs to none, as experts', is as it was."""
+    own = tensor.quantization if tensor.quantization in TYPES - UNCOMPRESSED.keys() else "FLOAT"
+    quantization, fallback = (layer.quantization, layer.fallback) if layer else (own, None)
     if (tensor.quantization, tensor.fallback) != (quantization, fallback):
         yield f"{tensor.name[:80]!r} has another type or fallback than its layer"
     compressed_weight = quantization in UNCOMPRESSED and tensor.name.endswith(".weight")

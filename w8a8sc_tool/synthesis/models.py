@@ -58,6 +58,9 @@ MODELS: Final[dict[str, Model]] = {
         part_bytes=4 << 30,
         architecture="Qwen3VLForConditionalGeneration",
     ),
+    "qwen3-30b-a3b": Model(
+        *(2048, 6144, 48, 32, 4, 128, 151936, ()), part_bytes=4 << 30, architecture="Qwen3MoeForCausalLM"
+    ),
     # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
     "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
 }

@@ -15,7 +15,7 @@ from ..checkpoint.config import SIZE_KEYS, ModelConfig
 from ..checkpoint.description import Description
 from ..errors import InputError, UsageError
 from ..io import reading
-from ..layouts import ARCHITECTURES, REGISTRY, CheckpointModule, checkpoint_modules, linear_members
+from ..layouts import ARCHITECTURES, REGISTRY, CheckpointModule, checkpoint_modules, expert_members, linear_members
 from ..layouts.words import Norm
 from .maker import Maker
 from .models import MODELS, Model
@@ -93,7 +93,7 @@ def _model(preset: str, **changes: Any) -> Model:
 def _config(model: Model, dtype: Dtype, tied: bool, tokens: dict[str, int]) -> dict[str, Any]:
     """The content of config.json: sizes, and what the architecture's table says that published ones have."""
     table = REGISTRY[model.architecture]
-    sizes = {key: getattr(model, field) for field, key in SIZE_KEYS.items()}
+    sizes = {key: getattr(model, field) for field, key in SIZE_KEYS.items()} | dict(model.text or {})
     content: dict[str, Any] = {
         "architectures": [model.architecture],
         "bos_token_id": tokens["end_of_text"],
@@ -105,7 +105,7 @@ def _config(model: Model, dtype: Dtype, tied: bool, tokens: dict[str, int]) -> d
     content |= table.config
     if not table.text:
         return dict(sorted((content | sizes).items()))
-    text = content[table.text] | sizes | {"tie_word_embeddings": tied} | dict(model.text or {})
+    text = content[table.text] | sizes | {"tie_word_embeddings": tied}
     vision = content["vision_config"] | {"out_hidden_size": model.hidden_size} | dict(model.vision or {})
     content |= {"vision_config": dict(sorted(vision.items())), table.text: text}
     if types := ModelConfig.of(content, Path(config_file.NAME), ARCHITECTURES).layer_types:
@@ -121,9 +121,10 @@ def _modules(
     config = ModelConfig.of(content, target / config_file.NAME, ARCHITECTURES)
     table = REGISTRY[model.architecture]
     types = {}
-    for name in linear_members(config):
-        named = (quantization for pattern, quantization in rules if fnmatchcase(name, pattern))
-        types[f"{name}.weight"] = next(named, "W8A8S")
+    for names, usual in ((linear_members(config), "W8A8S"), (expert_members(config), "W8A8_DYNAMIC")):
+        for name in names:
+            named = (quantization for pattern, quantization in rules if fnmatchcase(name, pattern))
+            types[f"{name}.weight"] = next(named, usual)
     if model.m4:
         norms = (prefix + row.name for row, prefix, _ in table.rows(config) if isinstance(row, Norm) and not row.gemma)
         types |= {f"{norm}.bias": "FLOAT" for norm in norms}

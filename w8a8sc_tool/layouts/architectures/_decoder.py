@@ -9,8 +9,10 @@ from ..words import (
     INNER,
     QUERY_ROWS,
     Constant,
+    Linear,
     Norm,
     Row,
+    Size,
     Switch,
     by_heads,
     by_kv_heads,
@@ -32,10 +34,16 @@ def attention(*, head_norms: bool = False, bias: Switch = never) -> tuple[Row, .
     )
 
 
-MLP: tuple[Row, ...] = (
-    fused("mlp.gate_up_proj", (by_rows("gate_proj", INNER), by_rows("up_proj", INNER)), k=HIDDEN),
-    columns("mlp.down_proj", n=HIDDEN, k=INNER),
-)
+def gated_mlp(name: str, inner: Size) -> tuple[Linear, Linear]:
+    """Two matrices from the hidden size to an inner one, joined, and one back."""
+    dot = "." if name else ""
+    return (
+        fused(f"{name}{dot}gate_up_proj", (by_rows("gate_proj", inner), by_rows("up_proj", inner)), k=HIDDEN),
+        columns(f"{name}{dot}down_proj", n=HIDDEN, k=inner),
+    )
+
+
+MLP: tuple[Row, ...] = gated_mlp("mlp", INNER)
 
 
 def dense_layer(*, head_norms: bool = False, bias: Switch = never) -> tuple[Row, ...]:

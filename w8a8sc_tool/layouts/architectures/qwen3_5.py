@@ -89,7 +89,7 @@ ARCHITECTURE = Architecture(
         "qkv_bias": "vLLM would build biases that the layout does not have",
         "layer_scale": "vLLM would build scales that the layout does not have",
     },
-    needed={"attn_output_gate": _GATES},
+    needed={"attn_output_gate": (True, _GATES)},
     left_out=(
         (
             "mtp.",
