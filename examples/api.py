@@ -50,7 +50,7 @@ def main(folder: Path) -> int:
         w8a8sc.verify(folder / "nothing")
     except w8a8sc.InputError as error:
         (problem,) = error.problems
-        print(f"an error says what, where, and what to do: {problem.what!r}, {problem.where!r}, {problem.remedy!r}")
+        print(f"an error says what, where, and what to do: {problem.message!r}, {problem.where!r}, {problem.remedy!r}")
     return 0 if report.ok else 1
 
 

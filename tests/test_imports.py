@@ -170,4 +170,4 @@ def test_one_room_asks_the_file_system() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if asks_a_file_system(node) and isinstance(node, ast.Call)
     }
-    assert {place.partition(":")[0] for place in asking} == set(ASKING), sorted(asking)
+    assert {location.partition(":")[0] for location in asking} == set(ASKING), sorted(asking)

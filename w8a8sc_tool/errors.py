@@ -12,13 +12,13 @@ from .text import one_line
 class Problem:
     """One thing that is wrong: what it is, where (file and key), and what to do about it."""
 
-    what: str
+    message: str
     where: str = ""
     remedy: str = ""
 
     def __str__(self) -> str:
         """One line, whatever names are in it."""
-        text = f"{self.what}, {self.where}" if self.where else self.what
+        text = f"{self.message}, {self.where}" if self.where else self.message
         return one_line(f"{text}: {self.remedy}" if self.remedy else text)
 
 
@@ -27,8 +27,8 @@ class W8A8SCError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str | Sequence[Problem], where: str = "", remedy: str = "") -> None:
-        self.problems = [Problem(what, where, remedy)] if isinstance(what, str) else list(what)
+    def __init__(self, message: str | Sequence[Problem], where: str = "", remedy: str = "") -> None:
+        self.problems = [Problem(message, where, remedy)] if isinstance(message, str) else list(message)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -53,8 +53,8 @@ def main(parts: tuple[str, ...], short: bool, seconds: float | None, seed: int) 
 def _table(done: list[tuple[Part, float]], seed: int) -> None:
     print(f"\n| part | tried | seconds | findings | of which (seed {seed}) |\n|---|---|---|---|---|")
     for part, seconds in done:
-        told = ", ".join(f"{what}: {number:,}" for what, number in part.counts.items())
-        print(f"| {part.name} | {part.tried:,} | {seconds:.0f} | {len(part.findings)} | {told} |")
+        counts = ", ".join(f"{name}: {number:,}" for name, number in part.counts.items())
+        print(f"| {part.name} | {part.tried:,} | {seconds:.0f} | {len(part.findings)} | {counts} |")
     for part, _ in done:
         for finding in part.findings:
             print(f"\n{part.name}: {finding}")

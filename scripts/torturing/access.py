@@ -141,7 +141,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
     part = Part("access")
     home = Home(stage)
     if _may_enter_closed_folder(home):
-        part.found("root's privileges could not be given up, so nothing was tried")
+        part.finding("root's privileges could not be given up, so nothing was tried")
         return part
     part.count("as user " + str(home.identity.get("user", f"{os.getuid()}, without root's privileges")))
     cases = [*_to_read(home), *_to_write(home)]
@@ -159,28 +159,28 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
 def _try(home: Home, part: Part, case: Case) -> None:
     kept = {path: digests(path) for path in (home.source, home.made)}
     case.closed.chmod(case.mode)
-    code, told = home.run(case.arguments, case.working_folder)
+    code, output = home.run(case.arguments, case.working_folder)
     case.closed.chmod(_OPEN)
     if code == 0:
         part.count("possible all the same")
-    elif _is_refusal(case, code, told):
+    elif _is_refusal(case, code, output):
         part.count("refused")
     else:
-        part.found(f"{case}: exit code {code}: {told[-400:]}")
+        part.finding(f"{case}: exit code {code}: {output[-400:]}")
     if any(digests(path) != before for path, before in kept.items()):
-        part.found(f"{case}: what was there is not what it was")
+        part.finding(f"{case}: what was there is not what it was")
     home.fill()
 
 
-def _is_refusal(case: Case, code: int, told: str) -> bool:
+def _is_refusal(case: Case, code: int, output: str) -> bool:
     """Whether a command says in the error's one shape that it may not, before it has done anything."""
-    if "Traceback" in told or "defect" in told:
+    if "Traceback" in output or "defect" in output:
         return False
     if case.role == "a file" and case.arguments[0] == "verify" and code == 1:  # a finding
-        return "Permission denied" in told
+        return "Permission denied" in output
     if case.arguments[0] == "batch" and code == 1:  # a job that failed, in the table; the others go on
-        return "failed" in told and "Permission denied" in told
-    return code in (2, 3) and told.count("error: ") >= 1 and "Permission denied" in told
+        return "failed" in output and "Permission denied" in output
+    return code in (2, 3) and output.count("error: ") >= 1 and "Permission denied" in output
 
 
 def _commands_on_checkpoint(home: Home) -> Iterator[tuple[str, ...]]:

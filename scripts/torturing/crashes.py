@@ -78,24 +78,24 @@ def _image(stage: Stage, scenario: str, operations: list[Operation], kind: int, 
 
 
 def _new(stage: Stage, part: Part, operations: list[Operation], cut: int, kind: int, seed: int) -> None:
-    what = f"crash before operation {cut} of a new conversion, {_KINDS[kind]} left"
+    case = f"crash before operation {cut} of a new conversion, {_KINDS[kind]} left"
     _image(stage, "new", operations, kind, seed + cut)
-    stage.nothing_half_done(part, what, "crash")
-    stage.finish(part, what, "crash")
+    stage.nothing_half_done(part, case, "crash")
+    stage.finish(part, case, "crash")
 
 
 def _replacing(stage: Stage, part: Part, operations: list[Operation], cut: int, kind: int, seed: int) -> None:
-    what = f"crash before operation {cut} of a replacement, {_KINDS[kind]} left"
+    case = f"crash before operation {cut} of a replacement, {_KINDS[kind]} left"
     _image(stage, "replacing", operations, kind, seed + cut)
-    for tp, wanted in stage.references.items():
+    for tp, expected in stage.references.items():
         target = stage.target("crash", tp)
         older = digests(stage.target("older", tp))
-        places = [path for path in (target, Path(f"{target}.replaced")) if path.is_dir()]
-        if not any(digests(path) in (older, wanted) for path in places):
-            part.found(f"{what}: neither the old nor the new directory of TP {tp} is there whole")
-        if target.is_dir() and digests(target) not in (older, wanted):
-            part.found(f"{what}: TP {tp} is at its place and not complete")
-    stage.finish(part, what, "crash", "--overwrite")
+        directories = [path for path in (target, Path(f"{target}.replaced")) if path.is_dir()]
+        if not any(digests(path) in (older, expected) for path in directories):
+            part.finding(f"{case}: neither the old nor the new directory of TP {tp} is there whole")
+        if target.is_dir() and digests(target) not in (older, expected):
+            part.finding(f"{case}: TP {tp} is at its place and not complete")
+    stage.finish(part, case, "crash", "--overwrite")
 
 
 _SCENARIOS = {"new": _new, "replacing": _replacing}

@@ -95,46 +95,46 @@ class Disk:
         self._top = _durable(root)
 
     def apply(self, operation: Operation) -> None:
-        what, path, details = operation
-        if what == "syncing the folder" and Path(path) == self._root:
+        action, path, details = operation
+        if action == "syncing the folder" and Path(path) == self._root:
             self._top.sync()
             return
         if self._root not in Path(path).parents:  # the folder itself, which is there, and what is above it
             return
-        place, name = self._folder(Path(path).parent), Path(path).name
-        if what == "creating the folder":
-            if name not in place.now:
+        parent, name = self._folder(Path(path).parent), Path(path).name
+        if action == "creating the folder":
+            if name not in parent.now:
                 new = Folder()
-                place.change(lambda names: names.__setitem__(name, new))
-        elif what == "creating the file":
+                parent.change(lambda names: names.__setitem__(name, new))
+        elif action == "creating the file":
             file = File()
-            place.change(lambda names: names.__setitem__(name, file))
-        elif what == "removing":
-            place.change(lambda names: names.pop(name, None))
-        elif what == "renaming":
-            self._rename(place, name, Path(details[0]).name)
-        elif what == "syncing the folder":
+            parent.change(lambda names: names.__setitem__(name, file))
+        elif action == "removing":
+            parent.change(lambda names: names.pop(name, None))
+        elif action == "renaming":
+            self._rename(parent, name, Path(details[0]).name)
+        elif action == "syncing the folder":
             self._folder(Path(path)).sync()
-        elif what in ("writing", "cutting off the end", "syncing"):
-            file = place.now[name]
+        elif action in ("writing", "cutting off the end", "syncing"):
+            file = parent.now[name]
             assert isinstance(file, File)
-            file.apply(what, details)
-        elif what not in ("opening", "opening the folder"):
-            raise ValueError(f"an operation nobody knows: {what}")
+            file.apply(action, details)
+        elif action not in ("opening", "opening the folder"):
+            raise ValueError(f"an operation nobody knows: {action}")
 
-    def _rename(self, place: Folder, name: str, target: str) -> None:
+    def _rename(self, parent: Folder, name: str, target: str) -> None:
         def change(names: dict[str, File | Folder]) -> None:
             if name in names:
                 names[target] = names.pop(name)
 
-        place.change(change)
+        parent.change(change)
 
     def _folder(self, path: Path) -> Folder:
         folder = self._top
         for part in path.relative_to(self._root).parts:
-            found = folder.now[part]
-            assert isinstance(found, Folder)
-            folder = found
+            entry = folder.now[part]
+            assert isinstance(entry, Folder)
+            folder = entry
         return folder
 
     def images(self, seed: int) -> Iterator[tuple[str, Callable[[Path], None]]]:

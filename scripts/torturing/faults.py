@@ -42,12 +42,12 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
     chance = random.Random(seed)
     chance.shuffle(faults)
     started = time.monotonic()
-    for what, fault in faults:
+    for case, fault in faults:
         if part.tried >= rounds if seconds is None else time.monotonic() - started >= seconds:
             break
-        fault(stage, part, what)
-        stage.nothing_half_done(part, what, "fault")
-        stage.finish(part, what, "fault")
+        fault(stage, part, case)
+        stage.nothing_half_done(part, case, "fault")
+        stage.finish(part, case, "fault")
         part.tried += 1
     part.count("distinct faults", part.tried)
     part.count("there are", len(faults))
@@ -58,18 +58,18 @@ def _injected(stage: Stage, seed: int) -> list[Fault]:
     """One fault for every kind of operation on every kind of file, and every error it may have."""
     chance = random.Random(seed)
     happened: dict[tuple[str, str], int] = {}
-    for what, path, _ in _recorded(stage, "new"):
-        happened[what, _kind(path)] = happened.get((what, _kind(path)), 0) + 1
+    for action, path, _ in _recorded(stage, "new"):
+        happened[action, _kind(path)] = happened.get((action, _kind(path)), 0) + 1
     faults: list[Fault] = []
-    for (what, kind), number in sorted(happened.items()):
-        for error in _ERRORS[what]:
+    for (action, kind), number in sorted(happened.items()):
+        for error in _ERRORS[action]:
             nth, ever = chance.randint(1, number), chance.random() < 0.5
-            told = f"{what} ({kind or 'any'}): {errno.errorcode[error]}, {'from' if ever else 'only'} number {nth}"
-            faults.append((told, _injection(what, kind, error, nth, ever)))
+            case = f"{action} ({kind or 'any'}): {errno.errorcode[error]}, {'from' if ever else 'only'} number {nth}"
+            faults.append((case, _injection(action, kind, error, nth, ever)))
     for error in _READ_ERRORS:
         nth = chance.randint(1, 40)
-        told = f"reading the source: {errno.errorcode.get(error, 'it ends early')} at number {nth}"
-        faults.append((told, _injection("reading", str(stage.source), error, nth, False)))
+        case = f"reading the source: {errno.errorcode.get(error, 'it ends early')} at number {nth}"
+        faults.append((case, _injection("reading", str(stage.source), error, nth, False)))
     for nth in (1, 5, 20):
         faults.append((f"a worker is killed at its write number {nth}", _injection("writing", "rank", 0, nth, False)))
     return faults
@@ -84,15 +84,15 @@ def _kind(path: str) -> str:
     return ""
 
 
-def _injection(what: str, path: str, error: int, nth: int, ever: bool) -> Callable[[Stage, Part, str], None]:
-    def fault(stage: Stage, part: Part, told: str) -> None:
+def _injection(action: str, path: str, error: int, nth: int, ever: bool) -> Callable[[Stage, Part, str], None]:
+    def fault(stage: Stage, part: Part, case: str) -> None:
         count = stage.folder / "count"
         count.unlink(missing_ok=True)
-        settings = {"what": what, "path": path, "errno": error, "nth": nth, "ever": ever, "count": str(count)}
-        if what == "writing" and error == 0:
+        settings = {"action": action, "path": path, "errno": error, "nth": nth, "ever": ever, "count": str(count)}
+        if action == "writing" and error == 0:
             settings |= {"kill": True, "path": "model-rank"}
         ran = stage.run(stage.compress("fault"), {"fail": settings, "sync": 0.02})
-        _check(stage, part, told, ran.code, ran.stderr, ran.clear)
+        _check(stage, part, case, ran.code, ran.stderr, ran.clear)
         if not count.exists() or count.stat().st_size < nth:
             part.count("did not come up")
         elif ran.code == 0:
@@ -101,23 +101,23 @@ def _injection(what: str, path: str, error: int, nth: int, ever: bool) -> Callab
     return fault
 
 
-def _check(stage: Stage, part: Part, what: str, code: int, stderr: str, clear: bool) -> None:
+def _check(stage: Stage, part: Part, case: str, code: int, stderr: str, clear: bool) -> None:
     if code == -99:
-        part.found(f"{what}: the run hangs")
+        part.finding(f"{case}: the run hangs")
     elif not clear:
-        part.found(f"{what}: exit code {code}: {stderr[-400:]}")
-    stage.check_surroundings(part, what)
+        part.finding(f"{case}: exit code {code}: {stderr[-400:]}")
+    stage.check_surroundings(part, case)
 
 
 # ------------------------------------------------------------------------------------------------ not injected: real
 
 
 def _limited(kind: int, value: int) -> Callable[[Stage, Part, str], None]:
-    def fault(stage: Stage, part: Part, what: str) -> None:
+    def fault(stage: Stage, part: Part, case: str) -> None:
         ran = stage.run(stage.compress("fault"), preexec_fn=lambda: resource.setrlimit(kind, (value, value)))
         if ran.code == 0:
             part.count("limits not reached")
-        _check(stage, part, what, ran.code, ran.stderr, ran.clear)
+        _check(stage, part, case, ran.code, ran.stderr, ran.clear)
 
     return fault
 
@@ -125,7 +125,7 @@ def _limited(kind: int, value: int) -> Callable[[Stage, Part, str], None]:
 def _meanwhile(delay: float, action: Callable[[Stage, subprocess.Popen[str]], None]) -> Callable[..., None]:
     """Something happens while a run is on."""
 
-    def fault(stage: Stage, part: Part, what: str) -> None:
+    def fault(stage: Stage, part: Part, case: str) -> None:
         process = stage.start(stage.compress("fault"), {"sync": 0.02})
         partial = Path(f"{stage.target('fault', 1)}.partial")
         waited = time.monotonic()
@@ -138,10 +138,10 @@ def _meanwhile(delay: float, action: Callable[[Stage, subprocess.Popen[str]], No
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            part.found(f"{what}: the run hangs")
+            part.finding(f"{case}: the run hangs")
             return
         clear = process.returncode == 0 or "error: " in stderr
-        _check(stage, part, what, process.returncode, stderr, clear and "Traceback" not in stderr)
+        _check(stage, part, case, process.returncode, stderr, clear and "Traceback" not in stderr)
 
     return fault
 
@@ -170,46 +170,46 @@ def _pause(stage: Stage, process: subprocess.Popen[str]) -> None:
     os.kill(process.pid, signal.SIGCONT)
 
 
-def _clock(stage: Stage, part: Part, what: str) -> None:
+def _clock(stage: Stage, part: Part, case: str) -> None:
     """Files of an unfinished run that come from the future, as after a clock that was put back."""
     count = stage.folder / "count"
     count.unlink(missing_ok=True)
     fault: dict[str, Any] = {
-        "what": "writing",
+        "action": "writing",
         "path": "model-rank",
         "errno": errno.EIO,
         "nth": 12,
         "count": str(count),
     }
     ran = stage.run(stage.compress("fault"), {"fail": fault, "sync": 0.02})
-    _check(stage, part, what, ran.code, ran.stderr, ran.clear)
+    _check(stage, part, case, ran.code, ran.stderr, ran.clear)
     later = time.time() + 1e6
     for path in (stage.folder / "fault").rglob("*"):
         os.utime(path, (later, later))
 
 
-def _elsewhere(stage: Stage, part: Part, what: str) -> None:
+def _elsewhere(stage: Stage, part: Part, case: str) -> None:
     """An output on another file system, reached through a link."""
-    place = Path("/dev/shm")
-    if not place.is_dir() or not os.access(place, os.W_OK):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or not os.access(memory, os.W_OK):
         part.count("not possible here")
         return
-    real = place / f"torture-{os.getpid()}"
+    real = memory / f"torture-{os.getpid()}"
     real.mkdir()
     try:
         (stage.folder / "linked").symlink_to(real)
-        stage.finish(part, what, "linked/out")
+        stage.finish(part, case, "linked/out")
     finally:
         shutil.rmtree(real)
         (stage.folder / "linked").unlink()
 
 
-def _read_only(stage: Stage, part: Part, what: str) -> None:
+def _read_only(stage: Stage, part: Part, case: str) -> None:
     """No permission to write to the output; root has it all the same."""
     (stage.folder / "fault").mkdir()
     (stage.folder / "fault").chmod(0o500)
     ran = stage.run(stage.compress("fault"))
-    _check(stage, part, what, ran.code, ran.stderr, ran.clear)
+    _check(stage, part, case, ran.code, ran.stderr, ran.clear)
     (stage.folder / "fault").chmod(0o700)
 
 

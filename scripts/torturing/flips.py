@@ -33,7 +33,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
         _flip(part, folder, [_bit(chance.choice(alone), chance)])
     _files(stage, part, folder)
     if digests(folder) != stage.references[2]:
-        part.found("verify has written to the directory")
+        part.finding("verify has written to the directory")
     return part
 
 
@@ -61,11 +61,11 @@ def _bit(region: Region, chance: random.Random) -> tuple[Region, int, int]:
 def _flip(part: Part, folder: Path, flips: list[tuple[Region, int, int]]) -> None:
     """Flip bits of different regions, see that verify names each of these, and flip them back."""
     _toggle(folder, flips)
-    places = [finding.where for finding in verify(folder, processes=2).findings]
+    locations = [finding.where for finding in verify(folder, processes=2).findings]
     for (file, tensor, _, _), offset, bit in flips:
         wanted = f"({tensor})" if tensor else ""
-        if not any(str(folder / file) in place and wanted in place for place in places):
-            part.found(f"bit {bit} of byte {offset} of {file} {tensor} is not found")
+        if not any(str(folder / file) in location and wanted in location for location in locations):
+            part.finding(f"bit {bit} of byte {offset} of {file} {tensor} is not found")
     part.tried += len(flips)
     part.count("bits", len(flips))
     _toggle(folder, flips)
@@ -101,21 +101,21 @@ def _files(stage: Stage, part: Part, whole: Path) -> None:
         ("a folder added", lambda folder: (folder / "more").mkdir()),
         ("a rank that is a link", lambda folder: _link(folder / first, whole / first)),
     ]
-    for what, change in changes:
+    for change_name, change in changes:
         folder = stage.folder / "flips-changed"
         shutil.copytree(whole, folder)
         before = digests(folder)
         change(folder)
-        if digests(folder) != before or what.startswith(("a folder", "a rank")):
+        if digests(folder) != before or change_name.startswith(("a folder", "a rank")):
             part.tried += 1
             part.count("files changed")
             try:
                 report = verify(folder, processes=1)
-                found = not report.ok or not report.has_manifest  # without one, the report says what that leaves open
+                noticed = not report.ok or not report.has_manifest  # without one, the report says what that leaves open
             except Exception as error:  # a directory may be refused; anything else is told
-                found = type(error).__name__ == "InputError"
-            if not found:
-                part.found(f"{what}: not found")
+                noticed = type(error).__name__ == "InputError"
+            if not noticed:
+                part.finding(f"{change_name}: not found")
         shutil.rmtree(folder)
 
 

@@ -52,11 +52,11 @@ TARGETS: dict[str, Callable[[Path, bytes], object]] = {
 def main() -> None:
     name, folder, *options = sys.argv[1:]
     target = TARGETS[name]
-    place = Path(folder)
+    folder_path = Path(folder)
 
     def one(data: bytes) -> None:
         with suppress(InputError):
-            target(place, data)
+            target(folder_path, data)
 
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()

@@ -38,14 +38,14 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
         case.make(folder)
         codes = [(arguments[0], _judge(part, case, arguments, stage)) for arguments in _commands(case, folder, stage)]
         if ("verify", 0) in codes[:1] and {code for command, code in codes if command == "generate"} != {0}:
-            part.found(f"{case.name}: verified, and generate refuses it")
+            part.finding(f"{case.name}: verified, and generate refuses it")
         part.tried += 1
         elsewhere = [path for path in (*stage.folder.iterdir(), Path("touched")) if path.name not in names]
         elsewhere = [path for path in elsewhere if path.exists()]
         if digests(outside) != before or elsewhere:
-            part.found(f"{case.name}: something was written elsewhere: {elsewhere}")
+            part.finding(f"{case.name}: something was written elsewhere: {elsewhere}")
         if (stage.folder / "never").exists() and not case.harmless:
-            part.found(f"{case.name}: something was made of it")
+            part.finding(f"{case.name}: something was made of it")
         shutil.rmtree(stage.folder / "never", ignore_errors=True)
         shutil.rmtree(folder)
     part.count("inputs there are", len(cases))
@@ -66,21 +66,21 @@ def _commands(case: inputs.Case, folder: Path, stage: Stage) -> list[list[str]]:
 
 def _judge(part: Part, case: inputs.Case, arguments: list[str], stage: Stage) -> int:
     """The exit code of a command, which has to be right."""
-    what = f"{case.name} ({arguments[0]})"
-    code, told, seconds, memory = _measured(arguments, stage)
+    case_name = f"{case.name} ({arguments[0]})"
+    code, output, seconds, memory = _measured(arguments, stage)
     part.count("commands")
     part.counts["MiB at most"] = max(part.counts.get("MiB at most", 0), memory >> 20)
-    refused = code in (1, 3) and ("error: " in told or arguments[0] in ("verify", "compare"))
+    refused = code in (1, 3) and ("error: " in output or arguments[0] in ("verify", "compare"))
     # These two describe what is there, whatever it is good for.
     may_end_well = case.harmless or (case.of == "directory" and arguments[0] in ("inspect", "compare"))
-    if not (refused or (may_end_well and code == 0)) or "Traceback" in told or "defect" in told:
-        part.found(f"{what}: exit code {code}: {told[-300:]}")
-    elif refused and "hostile-w8a8s" not in told:
-        part.found(f"{what}: the error names no place: {told[-300:]}")
+    if not (refused or (may_end_well and code == 0)) or "Traceback" in output or "defect" in output:
+        part.finding(f"{case_name}: exit code {code}: {output[-300:]}")
+    elif refused and "hostile-w8a8s" not in output:
+        part.finding(f"{case_name}: the error names no place: {output[-300:]}")
     if seconds > LONGEST:
-        part.found(f"{what}: {seconds:.0f} s")
+        part.finding(f"{case_name}: {seconds:.0f} s")
     if memory > LARGEST_MEMORY:
-        part.found(f"{what}: {memory >> 20} MiB")
+        part.finding(f"{case_name}: {memory >> 20} MiB")
     return code
 
 

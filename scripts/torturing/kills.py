@@ -28,7 +28,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
     ran = stage.run(stage.compress("out"), {"sync": 0.02})
     whole = min(_LONGEST_PERIOD, time.monotonic() - started)
     if ran.code:
-        part.found(f"an undisturbed run fails: {ran.stderr[-300:]}")
+        part.finding(f"an undisturbed run fails: {ran.stderr[-300:]}")
     stage.check_result(part, "undisturbed", "out")
     in_a_row = 0
     while part.tried < rounds if seconds is None else time.monotonic() - started < seconds:
@@ -42,7 +42,7 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
 
 
 def _kill(stage: Stage, part: Part, target: str, number: int, codes: set[int], after: float) -> None:
-    what = f"{signal.Signals(number).name} to the {target} after {after:.3f} s"
+    case = f"{signal.Signals(number).name} to the {target} after {after:.3f} s"
     process = stage.start(stage.compress("out"), {"sync": 0.02})
     time.sleep(after)
     victim = process.pid
@@ -60,11 +60,11 @@ def _kill(stage: Stage, part: Part, target: str, number: int, codes: set[int], a
     # While the interpreter itself is still starting, it says what it likes.
     starting = after < _STARTED or "the site module" in stderr
     if not starting and (process.returncode not in codes or "Traceback" in stderr):
-        part.found(f"{what}: exit code {process.returncode}: {stderr[-300:]}")
+        part.finding(f"{case}: exit code {process.returncode}: {stderr[-300:]}")
     for _ in range(50):
         if not stage.processes():
             break
         time.sleep(0.05)
     else:
-        part.found(f"{what}: workers outlive their parent")
-    stage.nothing_half_done(part, what, "out")
+        part.finding(f"{case}: workers outlive their parent")
+    stage.nothing_half_done(part, case, "out")

@@ -41,7 +41,7 @@ class Tally:
         self.findings: list[str] = []
         self.slowest = 0.0
 
-    def one(self, what: str, act: Callable[[], str]) -> None:
+    def one(self, case: str, act: Callable[[], str]) -> None:
         """Do one thing; it may take a second."""
         started = time.perf_counter()
         signal.setitimer(signal.ITIMER_REAL, 10)  # ends the process: a hang is a finding of the caller
@@ -49,7 +49,7 @@ class Tally:
             outcome = act()
         except Exception as error:
             outcome = "other exceptions"
-            self.findings.append(f"{what}: {type(error).__name__}: {error}")
+            self.findings.append(f"{case}: {type(error).__name__}: {error}")
         signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.perf_counter() - started
         self.slowest = max(self.slowest, seconds)
@@ -75,9 +75,9 @@ class Guarded:
 
     def put(self, data: np.ndarray) -> np.ndarray:
         """A copy that ends where the forbidden page begins."""
-        place = self._array[self._room - data.size : self._room]
-        place[:] = data
-        return place
+        region = self._array[self._room - data.size : self._room]
+        region[:] = data
+        return region
 
 
 def mutated(data: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -170,8 +170,8 @@ def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> Non
     chance = random.Random(seed)
     bits = np.random.default_rng(seed)
     for number, _ in enumerate(going):
-        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-            copy = Path(shutil.copytree(folder, Path(place) / "directory"))
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            copy = Path(shutil.copytree(folder, Path(scratch) / "directory"))
             if chance.random() < 0.6:
                 (copy / manifest_file.NAME).unlink()
             names = sorted(path.name for path in copy.iterdir())
@@ -189,9 +189,9 @@ def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> Non
                     raise AssertionError("damage that hashes show was not found")
                 return "found" if report.findings else "nothing found"
 
-            def back(copy=copy, place=place) -> str:
+            def back(copy=copy, scratch=scratch) -> str:
                 try:
-                    to_checkpoint(copy, place)
+                    to_checkpoint(copy, scratch)
                 except W8A8SCError:
                     return "not decompressed"
                 return "decompressed"

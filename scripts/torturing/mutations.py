@@ -31,15 +31,15 @@ def _run(kind: str, stage: Stage, rounds: int, seconds: float | None, seed: int)
         env=os.environ | {"PYTHONPATH": f"{INJECT.parents[1]}:{INJECT.parents[2]}"},
     )
     if ran.returncode != 0:
-        part.found(f"the process ended with {ran.returncode}: {ran.stderr[-1500:]}")
+        part.finding(f"the process ended with {ran.returncode}: {ran.stderr[-1500:]}")
         return part
-    told = json.loads(ran.stdout)
-    part.tried = told["tried"]
-    part.counts = told["counts"] | {"MiB": told["MiB"], "slowest ms": round(told["slowest"] * 1000)}
-    for finding in told["findings"]:
-        part.found(finding)
-    if told["MiB"] > _LARGEST:
-        part.found(f"{told['MiB']} MiB")
-    if told["slowest"] > _LONGEST[kind]:
-        part.found(f"the slowest took {told['slowest']:.1f} s")
+    report = json.loads(ran.stdout)
+    part.tried = report["tried"]
+    part.counts = report["counts"] | {"MiB": report["MiB"], "slowest ms": round(report["slowest"] * 1000)}
+    for finding in report["findings"]:
+        part.finding(finding)
+    if report["MiB"] > _LARGEST:
+        part.finding(f"{report['MiB']} MiB")
+    if report["slowest"] > _LONGEST[kind]:
+        part.finding(f"the slowest took {report['slowest']:.1f} s")
     return part

@@ -38,19 +38,19 @@ def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
         with tempfile.TemporaryDirectory(dir=_fast_folder(stage)) as folder:
             corpus = stage.folder / f"corpus-{name}"
             _seed_corpus(stage, name, corpus)
-            place = Path(folder)
+            work = Path(folder)
             command = [sys.executable, "-m", "torturing.fuzz_target", name, folder, str(corpus)]
             command += [*_LIMITS, limit, f"-seed={seed + 1}", f"-artifact_prefix={stage.folder}/{name}-"]
             ran = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", cwd=place, env=_environment()
+                command, capture_output=True, text=True, errors="replace", cwd=work, env=_environment()
             )
-        told = dict(_STATISTIC.findall(ran.stderr))
-        tried = int(told.get("number_of_executed_units", 0))
+        statistics = dict(_STATISTIC.findall(ran.stderr))
+        tried = int(statistics.get("number_of_executed_units", 0))
         part.tried += tried
         part.count(name, tried)
         if ran.returncode != 0 or not tried:
-            part.found(f"{name}: {ran.stderr[-1500:]}")
-        part.counts["MiB at most"] = max(part.counts.get("MiB at most", 0), int(told.get("peak_rss_mb", 0)))
+            part.finding(f"{name}: {ran.stderr[-1500:]}")
+        part.counts["MiB at most"] = max(part.counts.get("MiB at most", 0), int(statistics.get("peak_rss_mb", 0)))
     return part
 
 

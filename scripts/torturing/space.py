@@ -69,10 +69,10 @@ def _undisturbed(stage: Stage, name: str) -> dict[str, str]:
     ran = stage.run(_command(stage, name, output))
     if ran.code != 0:
         raise SystemExit(f"{name} with room fails: {ran.stderr}")
-    found = digests(output)
-    found["bytes"] = str(_blocks(output))
+    content = digests(output)
+    content["bytes"] = str(_blocks(output))
     shutil.rmtree(output)
-    return found
+    return content
 
 
 def _blocks(folder: Path) -> int:
@@ -84,38 +84,38 @@ def _free(disk: Path) -> int:
     return there.f_bavail * there.f_frsize
 
 
-def _fill_and_go_on(stage: Stage, part: Part, disk: Path, name: str, nth: int, wanted: dict[str, str]) -> None:
-    what = f"{name}, full at write {nth}"
+def _fill_and_go_on(stage: Stage, part: Part, disk: Path, name: str, nth: int, expected: dict[str, str]) -> None:
+    case = f"{name}, full at write {nth}"
     output, ballast, count = disk, disk / "ballast", stage.folder / "count"
     count.unlink(missing_ok=True)
     path = "model" if "--checkpoint" in name else "model-rank"
-    fault = {"what": "writing", "path": path, "nth": nth, "fill": str(ballast), "count": str(count)}
+    fault = {"action": "writing", "path": path, "nth": nth, "fill": str(ballast), "count": str(count)}
     first = stage.run(_command(stage, name, output), {"fail": fault, "sync": 0.02})
     if not ballast.exists():
         part.count("did not come up")
     elif first.code == 0:
         part.count("was written before the disk was full")
     elif first.code != 1 or not first.clear or "make room" not in first.stderr:
-        part.found(f"{what}: exit code {first.code}: {first.stderr[-300:]}")
+        part.finding(f"{case}: exit code {first.code}: {first.stderr[-300:]}")
     else:
         part.count("ended for want of room")
     if first.code != 0:
         again = stage.run(_command(stage, name, output))
         part.count("refused while there is no room" if again.code == 3 else "ended again for want of room")
         if again.code not in (1, 3) or not again.clear:
-            part.found(f"{what}, again without room: exit code {again.code}: {again.stderr[-300:]}")
+            part.finding(f"{case}, again without room: exit code {again.code}: {again.stderr[-300:]}")
     ballast.unlink(missing_ok=True)
-    rest = max(0, int(wanted["bytes"]) - _blocks(disk))
+    rest = max(0, int(expected["bytes"]) - _blocks(disk))
     with ballast.open("wb") as file:
         file.write(bytes(max(0, _free(disk) - rest * 12 // 10 - _SLACK)))
     last = stage.run(_command(stage, name, output))
     ballast.unlink()
-    _judge(part, what, disk, last, wanted)
-    stage.check_surroundings(part, what)
+    _judge(part, case, disk, last, expected)
+    stage.check_surroundings(part, case)
 
 
-def _judge(part: Part, what: str, disk: Path, last: Ran, wanted: dict[str, str]) -> None:
+def _judge(part: Part, case: str, disk: Path, last: Ran, expected: dict[str, str]) -> None:
     if last.code != 0:
-        part.found(f"{what}: with room for the rest it does not finish: {last.stderr[-300:]}")
-    elif digests(disk) != {key: value for key, value in wanted.items() if key != "bytes"}:
-        part.found(f"{what}: other bytes than with room from the start")
+        part.finding(f"{case}: with room for the rest it does not finish: {last.stderr[-300:]}")
+    elif digests(disk) != {key: value for key, value in expected.items() if key != "bytes"}:
+        part.finding(f"{case}: other bytes than with room from the start")

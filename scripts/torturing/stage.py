@@ -35,12 +35,12 @@ class Part:
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
-    def count(self, what: str, number: int = 1) -> None:
-        self.counts[what] = self.counts.get(what, 0) + number
+    def count(self, message: str, number: int = 1) -> None:
+        self.counts[message] = self.counts.get(message, 0) + number
 
-    def found(self, what: str) -> None:
-        self.findings.append(what)
-        print(f"FOUND in {self.name}: {what}", file=sys.stderr, flush=True)
+    def finding(self, message: str) -> None:
+        self.findings.append(message)
+        print(f"FOUND in {self.name}: {message}", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -107,40 +107,40 @@ class Stage:
             return Ran(-99, stdout, stderr)
         return Ran(process.returncode, stdout, stderr)
 
-    def finish(self, part: Part, what: str, output: str, *more: str) -> None:
+    def finish(self, part: Part, case: str, output: str, *more: str) -> None:
         """The same command, undisturbed: it has to end well, with the reference's bytes, and leave nothing behind."""
         ran = self.run(self.compress(output, *more))
         if ran.code != 0:
-            part.found(f"{what}: the same command does not finish: {ran.stderr[-300:]}")
-        self.check_result(part, what, output)
+            part.finding(f"{case}: the same command does not finish: {ran.stderr[-300:]}")
+        self.check_result(part, case, output)
         shutil.rmtree(self.folder / output, ignore_errors=True)
 
-    def check_result(self, part: Part, what: str, output: str) -> None:
+    def check_result(self, part: Part, case: str, output: str) -> None:
         for tp, wanted in self.references.items():
             target = self.target(output, tp)
             if not target.is_dir() or digests(target) != wanted:
-                part.found(f"{what}: TP {tp} has other bytes than an undisturbed run")
+                part.finding(f"{case}: TP {tp} has other bytes than an undisturbed run")
                 continue
             beside = [path.name for path in target.parent.iterdir() if path != target]
             if beside:
-                part.found(f"{what}: left behind: {', '.join(beside)}")
-        self.check_surroundings(part, what)
+                part.finding(f"{case}: left behind: {', '.join(beside)}")
+        self.check_surroundings(part, case)
 
-    def check_surroundings(self, part: Part, what: str) -> None:
+    def check_surroundings(self, part: Part, case: str) -> None:
         """The source is as it was; no process and no temporary file is left."""
         if digests(self.source) != self.source_digest:
-            part.found(f"{what}: the source was changed")
+            part.finding(f"{case}: the source was changed")
         for path in self.temporary.iterdir():
-            part.found(f"{what}: temporary files are left: {path.name}")
+            part.finding(f"{case}: temporary files are left: {path.name}")
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         left = self.processes()
         if left:
-            part.found(f"{what}: processes are left: {left}")
+            part.finding(f"{case}: processes are left: {left}")
 
     def processes(self) -> list[int]:
         """Processes that this stage's runs have started and that are still there."""
         wanted = f"{MARK}={self.folder}".encode()
-        found = []
+        left = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdecimal() and int(entry.name) != os.getpid():
                 try:
@@ -148,15 +148,15 @@ class Stage:
                 except OSError:
                     continue
                 if wanted in environment:
-                    found.append(int(entry.name))
-        return found
+                    left.append(int(entry.name))
+        return left
 
-    def nothing_half_done(self, part: Part, what: str, output: str) -> None:
+    def nothing_half_done(self, part: Part, case: str, output: str) -> None:
         """What is at a target's place is complete."""
         for tp, wanted in self.references.items():
             target = self.target(output, tp)
             if target.exists() and digests(target) != wanted:
-                part.found(f"{what}: TP {tp} is at its place and not complete")
+                part.finding(f"{case}: TP {tp} is at its place and not complete")
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -41,19 +41,19 @@ def recoded(sealed: Path, target: Path) -> Path:
 
 def test_the_same_model_coded_otherwise(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     other = recoded(sealed(2), tmp_path / "vendor")
-    found = compare(sealed(2), other, processes=2)
-    assert found.same_model and not found.same_bytes
-    assert found.coding[0]["scope"] == {"tile": found.compressed_weights}
-    assert found.coding[1]["scope"] == {"matrix": found.compressed_weights}
-    assert found.coding[1]["ties"] == {"vendor": found.compressed_weights}
+    comparison = compare(sealed(2), other, processes=2)
+    assert comparison.same_model and not comparison.same_bytes
+    assert comparison.coding[0]["scope"] == {"tile": comparison.compressed_weights}
+    assert comparison.coding[1]["scope"] == {"matrix": comparison.compressed_weights}
+    assert comparison.coding[1]["ties"] == {"vendor": comparison.compressed_weights}
     again = compare(sealed(2), sealed(2), processes=2)
     assert again.same_model and again.same_bytes
 
 
 def test_compressed_against_uncompressed(tiny: Path, sealed: Callable[[int], Path], tmp_path: Path) -> None:
     (plain,) = compress(tiny, tmp_path, tp=[2], compress=False)
-    found = compare(sealed(2), plain.directory, processes=2)
-    assert found.same_model and not found.same_bytes
+    comparison = compare(sealed(2), plain.directory, processes=2)
+    assert comparison.same_model and not comparison.same_bytes
 
 
 def test_what_differs_is_named(sealed: Callable[[int], Path], tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_what_differs_is_named(sealed: Callable[[int], Path], tmp_path: Path) ->
         content[f"{module}.{leaf}"] = tensors.entry("I8", getattr(again, leaf))
     del content["model.layers.1.self_attn.o_proj.quant_bias"]
     tensors.write(other / RANK, content)
-    found = compare(sealed(2), other, processes=2)
-    assert not found.same_model
-    assert [line.replace("rank 0, ", "") for line in found.differences] == [
+    comparison = compare(sealed(2), other, processes=2)
+    assert not comparison.same_model
+    assert [line.replace("rank 0, ", "") for line in comparison.differences] == [
         f"{module}: weight differs in 1 of {weight.size} values",
         "model.layers.1.self_attn.o_proj: quant_bias is missing in the second",
         "model.norm: weight has other values",

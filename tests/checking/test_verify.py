@@ -27,11 +27,11 @@ def check(directory: Path, **options: object) -> Report:
     return verify(directory, processes=1, **options)  # type: ignore[arg-type]
 
 
-def found(report: Report, *texts: str) -> None:
+def assert_findings(report: Report, *texts: str) -> None:
     assert not report.ok
-    told = "\n".join(f"{finding.where}: {finding.what}" for finding in report.findings)
-    for text in texts:
-        assert text in told
+    text = "\n".join(f"{finding.where}: {finding.message}" for finding in report.findings)
+    for part in texts:
+        assert part in text
 
 
 def strip_manifest(directory: Path) -> Path:
@@ -82,37 +82,37 @@ def test_files_missing_extra_truncated_swapped(sealed_copy: Path, sealed: Callab
         shutil.copytree(sealed(2), sealed_copy)
 
     (sealed_copy / RANK1).unlink()
-    found(check(sealed_copy), "no file of rank 1", "the file is missing")
+    assert_findings(check(sealed_copy), "no file of rank 1", "the file is missing")
     restore()
     (sealed_copy / "tokenizer.json").unlink()
-    found(check(sealed_copy, quick=True), "tokenizer.json: the file is missing")
+    assert_findings(check(sealed_copy, quick=True), "tokenizer.json: the file is missing")
     restore()
     shutil.copy(sealed_copy / RANK1, sealed_copy / "model-rank-1-part-1.safetensors")
-    found(check(sealed_copy, quick=True), "does not belong", "is in two parts")
+    assert_findings(check(sealed_copy, quick=True), "does not belong", "is in two parts")
     restore()
     (sealed_copy / "notes.txt").write_text("hello")
-    found(check(sealed_copy, quick=True), "notes.txt: the file does not belong")
+    assert_findings(check(sealed_copy, quick=True), "notes.txt: the file does not belong")
     restore()
     os.truncate(sealed_copy / RANK0, (sealed_copy / RANK0).stat().st_size - 1)
-    found(check(sealed_copy, quick=True), RANK0, "the file at")
+    assert_findings(check(sealed_copy, quick=True), RANK0, "the file at")
     restore()
     (sealed_copy / RANK0).rename(sealed_copy / "x")
     (sealed_copy / RANK1).rename(sealed_copy / RANK0)
     (sealed_copy / "x").rename(sealed_copy / RANK1)
-    found(check(sealed_copy), RANK0, RANK1, "hash differs")
+    assert_findings(check(sealed_copy), RANK0, RANK1, "hash differs")
     restore()
     shutil.copy(sealed(4) / RANK0, sealed_copy / RANK0)
-    found(check(sealed_copy, quick=True), RANK0, "header is not the one")
+    assert_findings(check(sealed_copy, quick=True), RANK0, "header is not the one")
     restore()
     (sealed_copy / RANK0).rename(sealed_copy.parent / "away")
     (sealed_copy / RANK0).symlink_to(sealed_copy.parent / "away")
-    found(check(sealed_copy, quick=True), "holds no links")
+    assert_findings(check(sealed_copy, quick=True), "holds no links")
 
 
 def test_a_manifest_edited_by_hand_is_not_trusted(sealed_copy: Path) -> None:
     edit_json(sealed_copy / "w8a8sc_manifest.json", lambda content: content.update(tensor_parallel_size=1))
     report = check(sealed_copy)
-    found(report, "w8a8sc_manifest.json", "digest")
+    assert_findings(report, "w8a8sc_manifest.json", "digest")
     assert "manifest cannot be trusted" in report.not_checked[0]
 
 
@@ -135,7 +135,7 @@ def test_another_source_is_noticed(sealed: Callable[[int], Path], tiny_copy: Pat
 def test_source_of_other_sizes_is_refused(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     other = synthesize(tmp_path / "m", "tiny", layers=3)
     report = check(sealed(2), source=other)
-    found(report, "config.json", "is described as None")
+    assert_findings(report, "config.json", "is described as None")
 
 
 # --------------------------------------------------------------------------------------------- without a manifest
@@ -158,7 +158,7 @@ def test_without_a_manifest_structure_is_checked(sealed_copy: Path) -> None:
     content["lm_head.weight"] = tensors.entry("F16", np.zeros((7, 512)))
     content[f"{name}.index"] = tensors.entry("I8", np.zeros(8))
     tensors.write(sealed_copy / RANK1, content)
-    found(
+    assert_findings(
         check(sealed_copy),
         "model.layers.1.self_attn.attn._k_scale is missing",
         "model.stray.weight does not belong",
@@ -176,7 +176,7 @@ def test_without_a_manifest_tiles_are_decoded(sealed_copy: Path) -> None:
     weight[200] ^= 4
     content[f"{name}.weight"] = ("I8", [len(weight)], bytes(weight))
     tensors.write(sealed_copy / RANK1, content)
-    found(check(sealed_copy), f"({name}.weight): tile 0")
+    assert_findings(check(sealed_copy), f"({name}.weight): tile 0")
 
 
 def test_swapped_tensors_of_equal_shape_need_the_source(sealed_copy: Path, tiny: Path) -> None:
@@ -185,7 +185,7 @@ def test_swapped_tensors_of_equal_shape_need_the_source(sealed_copy: Path, tiny:
     content[a], content[b] = content[b], content[a]
     tensors.write(sealed_copy / RANK0, content)
     assert check(sealed_copy).ok
-    found(check(sealed_copy, source=tiny), a, b, "not what the source")
+    assert_findings(check(sealed_copy, source=tiny), a, b, "not what the source")
 
 
 def test_info_of_another_size(sealed_copy: Path, tiny: Path) -> None:
@@ -195,12 +195,12 @@ def test_info_of_another_size(sealed_copy: Path, tiny: Path) -> None:
     info[3] -= 16  # as many tiles, fewer rows
     content[name] = tensors.entry("I64", info)
     tensors.write(sealed_copy / RANK0, content)
-    found(check(sealed_copy, source=tiny), "info does not say")
+    assert_findings(check(sealed_copy, source=tiny), "info does not say")
 
 
 def test_missing_ranks(sealed_copy: Path) -> None:
     (strip_manifest(sealed_copy) / RANK0).unlink()
-    found(check(sealed_copy), "no file of rank 0")
+    assert_findings(check(sealed_copy), "no file of rank 0")
 
 
 def test_wrong_paths(tmp_path: Path, tiny: Path) -> None:
@@ -215,7 +215,7 @@ def test_wrong_paths(tmp_path: Path, tiny: Path) -> None:
 
 def test_config_that_replaces_the_description(sealed_copy: Path) -> None:
     edit_json(strip_manifest(sealed_copy) / "config.json", lambda content: content.update(quantization_config={}))
-    found(check(sealed_copy), "quantization_config would take the place")
+    assert_findings(check(sealed_copy), "quantization_config would take the place")
 
 
 def test_findings_do_not_depend_on_the_number_of_processes(sealed_copy: Path) -> None:

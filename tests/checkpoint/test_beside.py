@@ -90,7 +90,7 @@ def test_damage_in_folders_is_found(damage: Any, message: str, full: Path, tmp_p
     (result,) = compress(full, tmp_path / "out", processes=1)
     assert verify(result.directory).ok
     damage(result.directory)
-    text = "\n".join(f"{finding.where}: {finding.what}" for finding in verify(result.directory).findings)
+    text = "\n".join(f"{finding.where}: {finding.message}" for finding in verify(result.directory).findings)
     assert re.search(message, text), text
 
 
@@ -212,9 +212,9 @@ def test_a_pointer_in_place_of_a_side_file_is_named(name: str, tiny_copy: Path) 
 
 def test_pointers_in_a_directory(sealed_copy: Path) -> None:
     put(sealed_copy / "model-rank-0-part-0.safetensors", POINTER)
-    assert any("Git LFS pointer" in finding.what for finding in verify(sealed_copy).findings)
+    assert any("Git LFS pointer" in finding.message for finding in verify(sealed_copy).findings)
     put(sealed_copy / "w8a8sc_manifest.json", POINTER)
-    assert any("Git LFS pointer" in finding.what for finding in verify(sealed_copy).findings)
+    assert any("Git LFS pointer" in finding.message for finding in verify(sealed_copy).findings)
 
 
 def test_a_manifest_that_names_files_elsewhere_brings_none(full: Path, tmp_path: Path) -> None:

@@ -67,36 +67,36 @@ def refusal(content: dict[str, Any], **changes: Any) -> str:
     return str(problem)
 
 
-def meaning(found: ModelConfig) -> dict[str, Any]:
-    return {name: value for name, value in vars(found).items() if name != "content"}
+def meaning(model_config: ModelConfig) -> dict[str, Any]:
+    return {name: value for name, value in vars(model_config).items() if name != "content"}
 
 
 def test_both_layouts_mean_the_same() -> None:
     assert meaning(config(OLD)) == meaning(config(NEW))
-    found = config(NEW)
-    assert (found.rope, found.positions, found.norm_eps, found.not_run) == (Rope(1000000.0), 40960, 1e-6, ())
-    assert found.notes == []
+    parsed = config(NEW)
+    assert (parsed.rope, parsed.positions, parsed.norm_eps, parsed.not_run) == (Rope(1000000.0), 40960, 1e-6, ())
+    assert parsed.notes == []
 
 
 def test_absent_keys_mean_what_the_class_assumes() -> None:
-    found = config({"architectures": ["Qwen3ForCausalLM"]})
-    assert (found.hidden_size, found.intermediate_size, found.layers, found.vocabulary) == (4096, 22016, 32, 151936)
-    assert (found.heads, found.kv_heads, found.head_dim) == (32, 32, 128)
-    assert (found.rope.theta, found.positions, found.norm_eps) == (10000.0, 32768, 1e-6)
-    assert not (found.tied or found.attention_bias or found.not_run)
+    parsed = config({"architectures": ["Qwen3ForCausalLM"]})
+    assert (parsed.hidden_size, parsed.intermediate_size, parsed.layers, parsed.vocabulary) == (4096, 22016, 32, 151936)
+    assert (parsed.heads, parsed.kv_heads, parsed.head_dim) == (32, 32, 128)
+    assert (parsed.rope.theta, parsed.positions, parsed.norm_eps) == (10000.0, 32768, 1e-6)
+    assert not (parsed.tied or parsed.attention_bias or parsed.not_run)
 
 
 @pytest.mark.parametrize(("architecture", "name"), [(name, name[: -len("ForCausalLM")]) for name in DECODERS])
 def test_absent_keys_against_the_class_itself(architecture: str, name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    theirs, found = getattr(transformers, f"{name}Config")(), config({"architectures": [architecture]})
-    assert (found.hidden_size, found.layers, found.heads) == (
+    theirs, parsed = getattr(transformers, f"{name}Config")(), config({"architectures": [architecture]})
+    assert (parsed.hidden_size, parsed.layers, parsed.heads) == (
         *(theirs.hidden_size, theirs.num_hidden_layers, theirs.num_attention_heads),
     )
     head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
-    assert (found.head_dim, found.kv_heads) == (head_dim, theirs.num_key_value_heads)
-    assert (found.positions, found.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
-    assert (found.vocabulary, found.intermediate_size) == (theirs.vocab_size, theirs.intermediate_size)
+    assert (parsed.head_dim, parsed.kv_heads) == (head_dim, theirs.num_key_value_heads)
+    assert (parsed.positions, parsed.norm_eps) == (theirs.max_position_embeddings, theirs.rms_norm_eps)
+    assert (parsed.vocabulary, parsed.intermediate_size) == (theirs.vocab_size, theirs.intermediate_size)
 
 
 def test_nulls() -> None:
@@ -109,9 +109,9 @@ def test_nulls() -> None:
         "layer_types",
     )
     keys += ("rms_norm_eps", "sliding_window", "use_sliding_window", "rope_scaling", "rope_theta", "eos_token_id")
-    found = config({key: OLD.get(key) for key in OLD} | dict.fromkeys(keys))
-    assert (found.kv_heads, found.head_dim, found.rope.theta) == (40, 5120 // 40, 10000.0)
-    assert not (found.tied or found.attention_bias)
+    parsed = config({key: OLD.get(key) for key in OLD} | dict.fromkeys(keys))
+    assert (parsed.kv_heads, parsed.head_dim, parsed.rope.theta) == (40, 5120 // 40, 10000.0)
+    assert not (parsed.tied or parsed.attention_bias)
     assert refusal(OLD, hidden_size=None) == "hidden_size is null, a size above 0 is wanted, config.json"
 
 
@@ -134,10 +134,10 @@ def test_nulls() -> None:
 )
 def test_what_changes_the_result_is_named(changes: dict[str, Any], reason: str) -> None:
     """The weights are the same with it: a directory can be made, and the note says who runs it."""
-    found = config(NEW, **changes)
-    (told,) = found.not_run
-    assert reason in told
-    assert told in found.notes[0] and "w8a8sc generate does not" in found.notes[0]
+    parsed = config(NEW, **changes)
+    (reason_given,) = parsed.not_run
+    assert reason in reason_given
+    assert reason_given in parsed.notes[0] and "w8a8sc generate does not" in parsed.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -225,8 +225,8 @@ def test_the_longest_sequence_is_that_of_vllm(rope: dict[str, Any], positions: i
 def test_a_class_without_defaults_needs_every_size() -> None:
     """Heads and their size follow from others, as in Llama's and Qwen2's classes."""
     content = {key: value for key, value in OLD.items() if key not in ("head_dim", "num_key_value_heads")}
-    found = ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": Conventions()})
-    assert (found.kv_heads, found.head_dim) == (40, 128)
+    parsed = ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": Conventions()})
+    assert (parsed.kv_heads, parsed.head_dim) == (40, 128)
     del content["vocab_size"]
     with pytest.raises(InputError, match="vocab_size is missing, a size above 0 is wanted"):
         ModelConfig.of(content, Path("config.json"), {"Qwen3ForCausalLM": Conventions()})

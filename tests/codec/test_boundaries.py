@@ -107,16 +107,16 @@ def test_bypass_at_the_limit() -> None:
 
 def test_bypass_for_the_sake_of_an_end_mark() -> None:
     """11 packets fill 128 bytes exactly; an end mark in a packet of its own would exceed them, a shorter one not."""
-    found = {}
+    shares = {}
     random = np.random.default_rng(1)
     for _ in range(4000):
         share = np.where(random.random(128) < 0.5, 0, random.integers(0, 90, 128)).astype(np.uint8).tobytes()
         dictionary = reference.dictionary_of(share * 4, 36)
         full, last = reference.packets_of(share, dictionary, high=False)
         if len(full) == 10:
-            found.setdefault(len(last) <= 55, share)
-    assert set(found) == {True, False}
-    for fits, share in found.items():
+            shares.setdefault(len(last) <= 55, share)
+    assert set(shares) == {True, False}
+    for fits, share in shares.items():
         payload = check(tile_from_shares([share] * 4))
         assert len(payload) == 512
         assert (payload[0] == 0xA8) == fits

@@ -79,11 +79,11 @@ def test_groups_around_63_bits(bits: int) -> None:
 
 
 def test_far_bytes_at_every_place_of_a_word_and_around_chunks() -> None:
-    places = [*range(64), *range(1020, 1030), 2047, 2048, *range(8185, 8192)]
-    for place in places:
-        shares = np.random.default_rng(place).integers(0, 3, (4, SHARE_BYTES)).astype(np.uint8)
-        shares[place % 4, place] = 100
-        shares[(place + 1) % 4, place ^ 1 : place ^ 1 + 2] = 200
+    positions = [*range(64), *range(1020, 1030), 2047, 2048, *range(8185, 8192)]
+    for position in positions:
+        shares = np.random.default_rng(position).integers(0, 3, (4, SHARE_BYTES)).astype(np.uint8)
+        shares[position % 4, position] = 100
+        shares[(position + 1) % 4, position ^ 1 : position ^ 1 + 2] = 200
         assert code_both(shares, DICTIONARY)
 
 

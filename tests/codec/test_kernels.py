@@ -106,14 +106,14 @@ with Pool(2, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
 def test_workers_find_compiled_kernels(tmp_path: Path) -> None:
     """The parent compiles before it starts them, the first time, and does not even load them later."""
     environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
-    found = []
+    times = []
     for expected in (1, 0):
         result = subprocess.run(
             [sys.executable, "-c", WORKERS], env=environment, capture_output=True, text=True, check=True
         )
         assert result.stderr.count("compiling kernels") == expected
-        found.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
-    assert found[0] == found[1]
+        times.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
+    assert times[0] == times[1]
 
 
 @pytest.mark.slow

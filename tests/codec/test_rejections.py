@@ -373,12 +373,12 @@ PACKETS = st.one_of(
 
 @settings(max_examples=1500, deadline=None)
 @given(st.booleans(), st.integers(0, 3), st.integers(0, 1000), st.lists(PACKETS, min_size=1, max_size=3))
-def test_any_packet_is_decoded_as_the_plain_decoder_does(high: bool, engine: int, place: int, words: list[int]) -> None:
+def test_any_packet_is_decoded_as_the_plain_decoder_does(high: bool, engine: int, start: int, words: list[int]) -> None:
     """The kernels decode several codes at once and four engines at a time; that changes the meaning of no packet."""
     tile = Tile(high, SMALL)
     stream = tile.streams[engine]
     packets = (len(stream) - 40) // 8
-    begin = 40 + 8 * (place % max(1, packets - len(words)))
+    begin = 40 + 8 * (start % max(1, packets - len(words)))
     for number, word in enumerate(words):
         stream[begin + 8 * number : begin + 8 * number + 8] = word.to_bytes(8, "little")
     agree(tile, engine)

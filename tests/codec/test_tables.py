@@ -49,15 +49,15 @@ def test_decoding_table_finds_the_first_code(mode: Mode) -> None:
 def codes_at_the_start(mode: Mode, word: int) -> list[tuple[int, int, bool]]:
     """The whole codes among 12 bits: bits, bytes, whether they are common ones."""
     single = tables.decoding_table(mode)
-    found = []
+    codes = []
     used = 0
     while used < 12:
         kind, argument, length = (int(v) for v in single[(word >> used) & 511])
         if kind not in (tables.RANK, tables.RUN, tables.ESCAPED) or used + length > 12:
             break
-        found.append((length, argument if kind == tables.RUN else 1, kind == tables.RUN))
+        codes.append((length, argument if kind == tables.RUN else 1, kind == tables.RUN))
         used += length
-    return found
+    return codes
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)

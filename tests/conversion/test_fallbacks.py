@@ -35,8 +35,8 @@ def test_every_kind_of_layer_in_one_model(mixed: Path, tmp_path: Path) -> None:
     for result in results:
         check_values(mixed, result.directory, result.tp)
         assert verify(result.directory, source=mixed).ok
-        told = {layer.name.removeprefix("model.layers."): layer for layer in result.manifest.layers}
-        kinds = {name: (layer.quantization, layer.fallback) for name, layer in told.items()}
+        layers = {layer.name.removeprefix("model.layers."): layer for layer in result.manifest.layers}
+        kinds = {name: (layer.quantization, layer.fallback) for name, layer in layers.items()}
         assert kinds["0.self_attn.qkv_proj"] == ("W8A8", "source")
         assert kinds["1.self_attn.o_proj"] == ("W8A8_DYNAMIC", "source")
         assert kinds["3.mlp.down_proj"] == ("FLOAT", "source")

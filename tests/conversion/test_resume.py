@@ -158,8 +158,8 @@ def test_a_journal_that_cannot_be_written_once(
             armed.append(True)
         sync(self)
 
-    def fail(what: str, path: Path, details: tuple[Any, ...]) -> None:
-        if what == "writing" and path.name == journal_file.NAME and armed == [True]:
+    def fail(operation: str, path: Path, details: tuple[Any, ...]) -> None:
+        if operation == "writing" and path.name == journal_file.NAME and armed == [True]:
             armed.append(False)
             raise OSError(errno.EDQUOT, "quota")
 
@@ -216,9 +216,9 @@ def test_a_file_that_is_removed_in_the_making(
     finish = RankFile.finish
 
     def lose(self: RankFile) -> object:
-        found = finish(self)
+        result = finish(self)
         self.path.unlink()
-        return found
+        return result
 
     monkeypatch.setattr(RankFile, "finish", lose)
     with pytest.raises(WorkError, match="was removed or cut while it was in the making"):

@@ -47,8 +47,8 @@ class Began(Exception):
     """The work would begin now."""
 
 
-def _no_writing(what: str, path: Path, details: object) -> None:
-    if what != "opening the folder":
+def _no_writing(operation: str, path: Path, details: object) -> None:
+    if operation != "opening the folder":
         raise Began
 
 

@@ -65,8 +65,8 @@ def _describe_rank(rank: dict[str, Any], data: bytes) -> None:
     rank.update(size=len(data), header_bytes=start, header_hash=_hash(data[:start]), tensors=[])
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = (start + offset for offset in entry["data_offsets"])
-        place = {"begin": begin, "end": end, "hash": _hash(data[begin:end])}
-        tensor = known.get(name, other) | {"name": name, "dtype": entry["dtype"], "shape": entry["shape"]} | place
+        location = {"begin": begin, "end": end, "hash": _hash(data[begin:end])}
+        tensor = known.get(name, other) | {"name": name, "dtype": entry["dtype"], "shape": entry["shape"]} | location
         rank["tensors"].append(tensor)
 
 

@@ -105,22 +105,22 @@ def differences(stock: Any, ours: Any) -> list[str]:
     """Where two models differ, apart from the length of compressed weights, whose front has to be the same."""
     compressed = {f"{name}.weight" for name in real_vllm.sc_layers(stock)}
     first, second = stock.state_dict(), ours.state_dict()
-    found = [f"{name} is in one model only" for name in set(first) ^ set(second)]
+    differences = [f"{name} is in one model only" for name in set(first) ^ set(second)]
     for name in sorted(set(first) & set(second)):
         a, b = first[name], second[name]
         if name in compressed:
             alone = b.is_contiguous() and b.storage_offset() == 0 and b.untyped_storage().nbytes() == b.numel()
             if not alone or b.dim() != 1 or not vllm_check.same_bits(a[: b.numel()], b):
-                found.append(f"{name}: not the compressed bytes alone")
+                differences.append(f"{name}: not the compressed bytes alone")
         elif a.shape != b.shape or a.dtype != b.dtype or not vllm_check.same_bits(a, b):
-            found.append(f"{name}: {vllm_check.text(a)}, {vllm_check.text(b)}")
+            differences.append(f"{name}: {vllm_check.text(a)}, {vllm_check.text(b)}")
     modules = dict(ours.named_modules())
     for name, module in stock.named_modules():
         for attribute in _ATTRIBUTES:
             a, b = getattr(module, attribute, None), getattr(modules[name], attribute, None)
             if (a is None) != (b is None) or (isinstance(a, torch.Tensor) and not vllm_check.same_bits(a, b)):
-                found.append(f"{name}.{attribute}")
-    return found
+                differences.append(f"{name}.{attribute}")
+    return differences
 
 
 def compare(case: Answer) -> Answer:

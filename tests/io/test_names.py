@@ -37,9 +37,9 @@ def test_dots(pwd: str, snapshot: Path, tmp_path: Path, monkeypatch: pytest.Monk
     link.symlink_to(snapshot)
     (tmp_path / "Other").mkdir()
     (snapshot / "inner").mkdir()
-    told = {"link": str(link), "real": str(snapshot), "elsewhere": str(tmp_path / "Other"), "relative": "Mine", "": ""}
+    names = {"link": str(link), "real": str(snapshot), "elsewhere": str(tmp_path / "Other"), "relative": "Mine", "": ""}
     monkeypatch.chdir(link)
-    monkeypatch.setenv("PWD", told[pwd])
+    monkeypatch.setenv("PWD", names[pwd])
     expected = "Mine" if pwd == "link" else "Toy-8B-w8a8s-310"
     assert given_name(Path(".")) == given_name(Path("")) == expected
     assert given_name(Path("inner/..")) == "Toy-8B-w8a8s-310"  # where the folder really is

@@ -84,10 +84,10 @@ def test_everything_is_checked_before_anything_is_made(tiny: Path, tmp_path: Pat
     jobs = [{"model": str(tiny)}, {"model": str(tiny), "tp": [1, 3]}, {"model": "nothing"}, {"model": str(tiny)}]
     with pytest.raises(InputError) as raised:
         job.run_batch(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}))
-    told = [str(problem) for problem in raised.value.problems]
-    assert any("job 2: " in line and "sizes that work" in line for line in told)
-    assert any("job 3: no such folder" in line for line in told)
-    assert any("jobs 1 and 4 make the same" in line for line in told)
+    lines = [str(problem) for problem in raised.value.problems]
+    assert any("job 2: " in line and "sizes that work" in line for line in lines)
+    assert any("job 3: no such folder" in line for line in lines)
+    assert any("jobs 1 and 4 make the same" in line for line in lines)
     assert not (tmp_path / "out").exists()
 
 
@@ -205,9 +205,9 @@ def test_on_a_ray_cluster_that_loses_a_node(tiny: Path, sealed: Callable[[int], 
     assert {outcome["state"] for outcome in outcomes[:-1]} <= {"made", "done"}
     assert outcomes[-1]["state"] == "failed" and "exists already" in outcomes[-1]["error"]
     for number in range(6):
-        found, wanted = digests(target_folder(tmp_path / "out", f"Tiny{number}", 2)), digests(sealed(2))
-        assert {k: v for k, v in found.items() if "manifest" not in k} == {
-            k: v for k, v in wanted.items() if "manifest" not in k
+        made, expected = digests(target_folder(tmp_path / "out", f"Tiny{number}", 2)), digests(sealed(2))
+        assert {k: v for k, v in made.items() if "manifest" not in k} == {
+            k: v for k, v in expected.items() if "manifest" not in k
         }
 
 

@@ -35,17 +35,17 @@ def check_values(source: Path, directory: Path, tp: int, target: str = "0.18") -
     """Every tensor of every rank against the oracle; compressed weights by what they decode to."""
     oracle = Oracle(source, target)
     for rank in range(tp):
-        found = load_file(directory / f"model-rank-{rank}-part-0.safetensors")
-        wanted = oracle.rank(rank, tp)
-        for name in [name for name in found if name.endswith(".info")]:
+        tensors = load_file(directory / f"model-rank-{rank}-part-0.safetensors")
+        expected = oracle.rank(rank, tp)
+        for name in [name for name in tensors if name.endswith(".info")]:
             module = name.removesuffix(".info")
-            parts = (found.pop(f"{module}.{leaf}") for leaf in ("weight", "index", "info"))
-            found[f"{module}.weight"] = decode_matrix(*parts, sparsity="low")
-        assert set(found) == set(wanted)
-        for name, values in wanted.items():
-            assert found[name].dtype == values.dtype, name
-            assert found[name].shape == values.shape, name
-            assert found[name].tobytes() == np.ascontiguousarray(values).tobytes(), name
+            parts = (tensors.pop(f"{module}.{leaf}") for leaf in ("weight", "index", "info"))
+            tensors[f"{module}.weight"] = decode_matrix(*parts, sparsity="low")
+        assert set(tensors) == set(expected)
+        for name, values in expected.items():
+            assert tensors[name].dtype == values.dtype, name
+            assert tensors[name].shape == values.shape, name
+            assert tensors[name].tobytes() == np.ascontiguousarray(values).tobytes(), name
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])

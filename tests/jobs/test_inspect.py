@@ -14,27 +14,30 @@ from w8a8sc_tool.synthesis.synthesize import synthesize
 
 def test_checkpoint(tmp_path: Path) -> None:
     folder = synthesize(tmp_path / "m", "tiny", layers=2, types=[("*.1.*.o_proj", "W8A8"), ("*.down_proj", "FLOAT")])
-    found = inspect(folder)
-    assert (found.kind, found.architecture, found.files) == ("checkpoint", "Qwen3ForCausalLM", 1)
-    rows = {row.name: row for row in found.modules}
+    inspection = inspect(folder)
+    assert (inspection.kind, inspection.architecture, inspection.files) == ("checkpoint", "Qwen3ForCausalLM", 1)
+    rows = {row.name: row for row in inspection.modules}
     assert rows["model.layers.1.self_attn.o_proj"].quantization == "W8A8"
     assert rows["model.layers.0.self_attn.q_proj"].shape == (1536, 512)
-    assert {kind: count for kind, (count, _) in found.totals().items()} == {
+    assert {quantization: count for quantization, (count, _) in inspection.totals().items()} == {
         "W8A8S": 11,
         "W8A8": 1,
         "FLOAT": 2,
         "embeddings, norms, scalars": 11,
     }
     on_disk = (folder / "quant_model_weight_w8a8s.safetensors").stat().st_size
-    assert 0 < on_disk - found.bytes < 20_000
-    assert [row.name for row in found.modules][0] == "model.embed_tokens"
-    assert [row.short_name for row in found.modules if row.layer == 1][:2] == ["self_attn.q_proj", "self_attn.k_proj"]
+    assert 0 < on_disk - inspection.bytes < 20_000
+    assert [row.name for row in inspection.modules][0] == "model.embed_tokens"
+    assert [row.short_name for row in inspection.modules if row.layer == 1][:2] == [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+    ]
 
 
 def test_sealed_directory(sealed: Callable[[int], Path]) -> None:
-    found = inspect(sealed(2))
-    assert (found.kind, found.tp, found.sealed, found.files) == ("sharded_state", 2, True, 2)
-    rows = {row.name: row for row in found.modules}
+    inspection = inspect(sealed(2))
+    assert (inspection.kind, inspection.tp, inspection.sealed, inspection.files) == ("sharded_state", 2, True, 2)
+    rows = {row.name: row for row in inspection.modules}
     qkv = rows["model.layers.0.self_attn.qkv_proj"]
     assert (qkv.quantization, qkv.shape, qkv.fallback) == ("W8A8SC", (1280, 512), None)
     assert qkv.ratio is not None and qkv.ratio < 0.7
@@ -44,9 +47,9 @@ def test_sealed_directory(sealed: Callable[[int], Path]) -> None:
 
 def test_directory_without_a_manifest(sealed_copy: Path) -> None:
     (sealed_copy / "w8a8sc_manifest.json").unlink()
-    found = inspect(sealed_copy)
-    assert (found.tp, found.sealed) == (2, False)
-    types = {row.short_name: row.quantization for row in found.modules if row.layer == 0 and row.linear}
+    inspection = inspect(sealed_copy)
+    assert (inspection.tp, inspection.sealed) == (2, False)
+    types = {row.short_name: row.quantization for row in inspection.modules if row.layer == 0 and row.linear}
     assert types == {
         "self_attn.qkv_proj": "W8A8SC",
         "self_attn.o_proj": "W8A8SC",

@@ -32,14 +32,14 @@ MIXED = [
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Mixed types; a tied bfloat16 model with norm biases and a padded vocabulary; one with repeated kv heads."""
-    place = tmp_path_factory.mktemp("sources")
+    folder = tmp_path_factory.mktemp("sources")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "narrow", Model(512, 2048, 1, 16, 2, 128, 3001, ("*.down_proj",)))
-        narrow = synthesize(place / "Narrow-w8a8s", "narrow")
+        narrow = synthesize(folder / "Narrow-w8a8s", "narrow")
     return {
-        "mixed": synthesize(place / "Mixed-w8a8s", "tiny", layers=2, types=MIXED),
+        "mixed": synthesize(folder / "Mixed-w8a8s", "tiny", layers=2, types=MIXED),
         "tied": synthesize(
-            place / "Tied-w8a8s", "tiny", layers=1, tied=True, m4=True, dtype="bfloat16", vocabulary=2001
+            folder / "Tied-w8a8s", "tiny", layers=1, tied=True, m4=True, dtype="bfloat16", vocabulary=2001
         ),
         "narrow": narrow,
     }
@@ -47,14 +47,14 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def made(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
-    place = tmp_path_factory.mktemp("made")
-    found: dict[tuple[str, int], Path] = {}
+    folder = tmp_path_factory.mktemp("made")
+    made: dict[tuple[str, int], Path] = {}
 
     def directory(name: str, tp: int) -> Path:
-        if (name, tp) not in found:
-            (result,) = compress(sources[name], place, tp=[tp], processes=2)
-            found[name, tp] = result.directory
-        return found[name, tp]
+        if (name, tp) not in made:
+            (result,) = compress(sources[name], folder, tp=[tp], processes=2)
+            made[name, tp] = result.directory
+        return made[name, tp]
 
     return directory
 
@@ -87,9 +87,9 @@ def test_tiles_are_moved_where_no_cut_goes_through_them(
     encode = MatrixEncoder.encode
 
     def counted(self: Any, *arguments: Any) -> Any:
-        found = encode(self, *arguments)
-        encoded.append(len(found.entries))
-        return found
+        encoded_matrix = encode(self, *arguments)
+        encoded.append(len(encoded_matrix.entries))
+        return encoded_matrix
 
     monkeypatch.setattr(MatrixEncoder, "encode", counted)
     monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
@@ -122,8 +122,8 @@ class InProcess:
         self._answers.append((0, getattr(self._worker, method)(*arguments)))
 
     def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
-        found, self._answers = self._answers, []
-        return found
+        answers, self._answers = self._answers, []
+        return answers
 
 
 @pytest.mark.parametrize("name", ["mixed", "tied"])

@@ -15,9 +15,9 @@ from ..conftest import edit_json
 def expand(folder: Path, tp: int) -> dict[str, Module]:
     checkpoint = Checkpoint.open(folder, ARCHITECTURES)
     assert not check_size(checkpoint.config, tp)
-    found, problems = modules(checkpoint.config, checkpoint.description, tp)
+    expanded, problems = modules(checkpoint.config, checkpoint.description, tp)
     assert not problems
-    return {module.name: module for module in found}
+    return {module.name: module for module in expanded}
 
 
 def problems_of(folder: Path) -> str:
@@ -29,7 +29,7 @@ def test_sizes_that_work(tiny: Path) -> None:
     config = Checkpoint.open(tiny, ARCHITECTURES).config  # 12 heads, 4 kv heads, 1536, 2048 tokens
     assert valid_sizes(config) == [1, 2, 4]
     (problem,) = check_size(config, 8)
-    assert "12 attention heads" in problem.what
+    assert "12 attention heads" in problem.message
     assert problem.remedy == "sizes that work: 1, 2, 4"
     assert "config.json" in problem.where
 
@@ -93,9 +93,9 @@ def test_padding_falls_on_the_last_ranks(tiny_copy: Path) -> None:
 
 def test_tied_embeddings_are_stored_once(tiny_copy: Path) -> None:
     edit_json(tiny_copy / "config.json", lambda c: c.update(tie_word_embeddings=True))
-    found = expand(tiny_copy, 1)
-    assert "model.embed_tokens" not in found
-    assert found["lm_head"].weight.slices[0][0].source == "model.embed_tokens.weight"
+    expanded = expand(tiny_copy, 1)
+    assert "model.embed_tokens" not in expanded
+    assert expanded["lm_head"].weight.slices[0][0].source == "model.embed_tokens.weight"
 
 
 def test_one_norm_bias_gives_every_norm_one(tiny_copy: Path) -> None:
@@ -104,8 +104,8 @@ def test_one_norm_bias_gives_every_norm_one(tiny_copy: Path) -> None:
     from w8a8sc_tool.checkpoint import Description, ModelConfig
 
     config = ModelConfig.parse(tiny_copy / "config.json", ARCHITECTURES)
-    found, _ = modules(config, Description.parse(description), 2)
-    norms = {module.name: module for module in found if module.kind == "norm"}
+    expanded, _ = modules(config, Description.parse(description), 2)
+    norms = {module.name: module for module in expanded if module.kind == "norm"}
     assert all(len(module.outputs) == 2 for module in norms.values())
     assert norms["model.layers.0.self_attn.q_norm"].outputs[1].slices[0]
     assert not norms["model.norm"].outputs[1].slices[0]  # zeros
@@ -119,9 +119,9 @@ def test_attention_bias(tiny_copy: Path) -> None:
 
 
 def test_the_last_members_scalars_stay(tiny: Path) -> None:
-    found = expand(tiny, 2)
+    expanded = expand(tiny, 2)
     for name, last in (("self_attn.qkv_proj", "v_proj"), ("mlp.gate_up_proj", "up_proj")):
-        module = found[f"model.layers.0.{name}"]
+        module = expanded[f"model.layers.0.{name}"]
         scale = next(output for output in module.outputs if output.name.endswith("input_scale"))
         assert scale.slices[1][0].source.endswith(f"{last}.input_scale")
 

@@ -125,14 +125,14 @@ def test_experts_that_vllm_would_not_build(types: dict[str, str | None], message
 def test_no_release_has_a_scheme_for_other_experts(quantization: str) -> None:
     problems = expand(1, experts=quantization)[1]
     assert len(problems) == 2  # a layer each
-    assert f"{MLP}experts has type {quantization}, which is not supported" in problems[1].what
+    assert f"{MLP}experts has type {quantization}, which is not supported" in problems[1].message
     assert problems[1].remedy == "supported: W8A8_DYNAMIC, FLOAT"
 
 
 def test_sizes_that_divide_the_experts() -> None:
     assert check_size(config(moe_intermediate_size=192, num_attention_heads=16), 16) == []
     (problem,) = check_size(config(moe_intermediate_size=200, num_attention_heads=16), 16)
-    assert "a moe_intermediate_size of 200" in problem.what and problem.remedy == "sizes that work: 1, 2, 4, 8"
+    assert "a moe_intermediate_size of 200" in problem.message and problem.remedy == "sizes that work: 1, 2, 4, 8"
 
 
 @pytest.mark.parametrize(

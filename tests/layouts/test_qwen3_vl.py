@@ -79,7 +79,7 @@ def test_heads_of_the_tower_must_divide(source: Path) -> None:
     odd = config(source, lambda content: content["vision_config"].update(num_heads=6))
     assert valid_sizes(odd) == [1, 2]
     (problem,) = check_size(odd, 4)
-    assert "6 vision heads" in problem.what
+    assert "6 vision heads" in problem.message
 
 
 def test_tied_embeddings_must_be_said_alike(source: Path) -> None:

@@ -40,8 +40,8 @@ def test_a_model_is_recognized_and_deviations_are_told(tmp_path: Path) -> None:
         "intermediate_size: 1536}\nfloat_layers: ['*.down_proj']\nkeep: ['*.o_proj']\n"
     )
     preset = presets.choose(checkpoint.config, str(own))
-    (told,) = presets.deviations(preset, checkpoint)
-    assert told.endswith("model.layers.1.mlp.gate_proj is FLOAT, model.layers.1.mlp.up_proj is FLOAT")
+    (deviation,) = presets.deviations(preset, checkpoint)
+    assert deviation.endswith("model.layers.1.mlp.gate_proj is FLOAT, model.layers.1.mlp.up_proj is FLOAT")
     assert presets.choose(checkpoint.config, "qwen3-8b").name == "qwen3-8b"
 
 

@@ -32,10 +32,10 @@ Make = Callable[[str, str], Path]
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Real checkpoints by recipe and dtype, each made once. Read only."""
-    place = tmp_path_factory.mktemp("real")
+    models = tmp_path_factory.mktemp("real")
 
     def checkpoint(recipe: str, dtype: str) -> Path:
-        folder = place / dtype / f"{recipe}-w8a8s-310"
+        folder = models / dtype / f"{recipe}-w8a8s-310"
         return folder if folder.exists() else quantize(folder, recipe, dtype)
 
     return checkpoint
@@ -51,10 +51,10 @@ def w8a8sc(*words: object, expect: int = 0) -> str:
 
 
 def content(folder: Path) -> tensors.Content:
-    found: tensors.Content = {}
+    merged: tensors.Content = {}
     for path in folder.glob("*.safetensors"):
-        found |= tensors.read(path)
-    return found
+        merged |= tensors.read(path)
+    return merged
 
 
 @pytest.mark.parametrize(("recipe", "dtype"), [*QWEN3, *QWEN2])
@@ -63,8 +63,8 @@ def test_every_command(recipe: str, dtype: str, make: Make, tmp_path: Path) -> N
     assert "W8A8S: " in w8a8sc("inspect", source)
     w8a8sc("compress", source, "--tp", 1, "--tp", 2, "--dry-run", "-o", tmp_path)
     made = w8a8sc("compress", source, "--tp", 1, "--tp", 2, "-o", tmp_path)
-    told = "10 linear biases need no place in the output: quant_bias contains them"
-    assert (told in made) == (recipe == "qwen3-14b")
+    note = "10 linear biases need no place in the output: quant_bias contains them"
+    assert (note in made) == (recipe == "qwen3-14b")
     assert "tensors of the checkpoint have no place" not in made
     tree = tmp_path / f"{recipe}-w8a8sc-310-vllm"
     one, two = (tree / f"TP{tp}" / f"{recipe}-w8a8sc-310-vllm-tp{tp}" for tp in (1, 2))
@@ -94,10 +94,10 @@ def test_the_bias_of_a_float_layer_is_not_lost_in_silence(tmp_path: Path) -> Non
     """m4 moves a shift into it, and Qwen3's class has no parameter for it."""
     mix = {f"model.layers.1.mlp.{name}_proj": "float" for name in ("gate", "up")}
     source = quantize(tmp_path / "Mixed-w8a8s-310", "qwen3-14b", mix=mix)
-    told = w8a8sc("compress", source, "-o", tmp_path / "out", expect=3)
-    assert "FLOAT layers have a bias that is not zero" in told
-    assert "model.layers.1.mlp.gate_proj.bias, model.layers.1.mlp.up_proj.bias" in told
-    assert "anti_method m4 (Qwen3-14B_best_practice.yaml)" in told and "anti_method m6 or none" in told
+    output = w8a8sc("compress", source, "-o", tmp_path / "out", expect=3)
+    assert "FLOAT layers have a bias that is not zero" in output
+    assert "model.layers.1.mlp.gate_proj.bias, model.layers.1.mlp.up_proj.bias" in output
+    assert "anti_method m4 (Qwen3-14B_best_practice.yaml)" in output and "anti_method m6 or none" in output
     assert not (tmp_path / "out").exists()
 
 

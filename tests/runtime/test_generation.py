@@ -39,9 +39,9 @@ def test_end_tokens(value: object, ends: set[int], tiny_copy: Path) -> None:
 def test_sampling_defaults_and_what_was_given(tiny_copy: Path) -> None:
     """do_sample is nothing to vLLM, which samples at temperature 1 unless it is told otherwise."""
     content = {"do_sample": False, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}
-    found = read(tiny_copy, content | {"min_p": None})
-    assert found.sampling == Sampling(0.6, 20, 0, 0.95, 0.0, 1.05)
-    given = found.with_values(temperature=0.0, top_p=None, seed=5)
+    generation = read(tiny_copy, content | {"min_p": None})
+    assert generation.sampling == Sampling(0.6, 20, 0, 0.95, 0.0, 1.05)
+    given = generation.with_values(temperature=0.0, top_p=None, seed=5)
     assert given == Sampling(0.0, 20, 5, 0.95, 0.0, 1.05)
     assert read(tiny_copy, {"top_k": -1}).sampling == Sampling(1.0)
     assert read(tiny_copy, None).sampling == Sampling(1.0)

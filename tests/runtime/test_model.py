@@ -36,16 +36,16 @@ PROMPT = [5, 300, 17, 999, 42, 42, 7]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("models")
+    folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "narrow", Model(512, 2048, 2, 16, 2, 128, 3001, ("*.down_proj",)))
-        narrow = synthesize(place / "Narrow-w8a8s", "narrow")  # two kv heads, so that TP 8 repeats them
+        narrow = synthesize(folder / "Narrow-w8a8s", "narrow")  # two kv heads, so that TP 8 repeats them
     return {
         "narrow": narrow,
-        **{name: make(name, place) for name in ("llama tied", "qwen2", "qwen3-vl")},
-        "mixed": synthesize(place / "Mixed-w8a8s", "tiny", types=MIXED),
+        **{name: make(name, folder) for name in ("llama tied", "qwen2", "qwen3-vl")},
+        "mixed": synthesize(folder / "Mixed-w8a8s", "tiny", types=MIXED),
         "tied": synthesize(
-            *(place / "Tied-w8a8s", "tiny"),
+            *(folder / "Tied-w8a8s", "tiny"),
             tied=True,
             m4=True,
             dtype="bfloat16",
@@ -57,13 +57,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def directories(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
-    place = tmp_path_factory.mktemp("directories")
+    folder = tmp_path_factory.mktemp("directories")
     made: dict[tuple[str, int], Path] = {}
     for name, model in models.items():
         sizes = {"narrow": [8], "llama tied": [1, 2], "qwen2": [1, 2], "qwen3-vl": [1, 2]}.get(name, [1, 2, 4])
-        for result in compress(model, place, tp=sizes):
+        for result in compress(model, folder, tp=sizes):
             made[name, result.tp] = result.directory
-        for result in compress(model, place / "plain", tp=sizes, compress=False):
+        for result in compress(model, folder / "plain", tp=sizes, compress=False):
             made[f"{name} uncompressed", result.tp] = result.directory
     return lambda name, tp: made[name, tp]
 
@@ -73,15 +73,15 @@ def logits(folder: Path, size: int, tokens: list[int]) -> torch.Tensor:
     import tempfile
 
     with (
-        tempfile.TemporaryDirectory() as place,
+        tempfile.TemporaryDirectory() as scratch,
         Pool(
-            max(1, size), "w8a8sc_tool.runtime.rank:Rank", str(folder), size, f"{place}/group", 64, 1, 1 << 30
+            max(1, size), "w8a8sc_tool.runtime.rank:Rank", str(folder), size, f"{scratch}/group", 64, 1, 1 << 30
         ) as pool,
     ):
         job._all(pool, "load", lambda rank: (rank,))
-        found = job._all(pool, "logits", lambda rank: (tokens,))
-    assert len(set(found)) == 1  # every rank has the same bits
-    return torch.from_numpy(np.frombuffer(found[0], np.float16).reshape(len(tokens), -1).copy())
+        answers = job._all(pool, "logits", lambda rank: (tokens,))
+    assert len(set(answers)) == 1  # every rank has the same bits
+    return torch.from_numpy(np.frombuffer(answers[0], np.float16).reshape(len(tokens), -1).copy())
 
 
 @pytest.mark.parametrize("name", ["mixed", "tied", "llama tied", "qwen2", "qwen3-vl"])
@@ -91,31 +91,31 @@ def test_one_rank_equals_the_source_bit_for_bit(
     config = config_of(models[name])
     source = Decoder(config, load_checkpoint(models[name]), room=64)
     made = Decoder(config, load_rank(directories(name, 1), 0), room=64)
-    wanted, found = (model.forward(torch.tensor(PROMPT)) for model in (source, made))
-    assert wanted.shape == (len(PROMPT), config.vocabulary)
-    assert torch.equal(wanted, found)
-    assert wanted.float().std() > 0.1 and torch.isfinite(wanted.float()).all()
+    expected, result = (model.forward(torch.tensor(PROMPT)) for model in (source, made))
+    assert expected.shape == (len(PROMPT), config.vocabulary)
+    assert torch.equal(expected, result)
+    assert expected.float().std() > 0.1 and torch.isfinite(expected.float()).all()
 
 
 @pytest.mark.parametrize(("name", "tp"), [("mixed", 2), *SLOWER])
 def test_several_ranks_equal_the_uncompressed_ones_bit_for_bit(
     name: str, tp: int, directories: Callable[[str, int], Path]
 ) -> None:
-    wanted, found = (logits(directories(which, tp), tp, PROMPT) for which in (f"{name} uncompressed", name))
-    assert torch.equal(wanted, found)
+    expected, result = (logits(directories(which, tp), tp, PROMPT) for which in (f"{name} uncompressed", name))
+    assert torch.equal(expected, result)
 
 
 @pytest.mark.parametrize(("name", "tp"), [("mixed", 2), ("llama tied", 2), ("qwen2", 2), ("qwen3-vl", 2), *SLOWER])
 def test_several_ranks_agree_within_the_rounding_of_their_sums(
     name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
-    wanted = logits(models[name], 0, PROMPT).float()
-    found = logits(directories(name, tp), tp, PROMPT).float()
-    spread = wanted.std(-1, keepdim=True)
-    assert ((found - wanted).abs() / spread).max() < 0.6 * TOLERANCE
-    best = wanted.topk(2, dim=-1)
+    expected = logits(models[name], 0, PROMPT).float()
+    result = logits(directories(name, tp), tp, PROMPT).float()
+    spread = expected.std(-1, keepdim=True)
+    assert ((result - expected).abs() / spread).max() < 0.6 * TOLERANCE
+    best = expected.topk(2, dim=-1)
     clear = (best.values[:, :1] - best.values[:, 1:] > TOLERANCE * spread).squeeze(1)
-    assert torch.equal(found.argmax(-1)[clear], wanted.argmax(-1)[clear])
+    assert torch.equal(result.argmax(-1)[clear], expected.argmax(-1)[clear])
 
 
 @pytest.mark.parametrize("name", ["mixed", "tied"])
@@ -192,7 +192,7 @@ def test_against_transformers_layer_by_layer(
     (result,) = compress(model, tmp_path)
     other = theirs(model)
     with torch.inference_mode():
-        wanted = other(torch.tensor([PROMPT]), output_hidden_states=True)
+        expected = other(torch.tensor([PROMPT]), output_hidden_states=True)
     ours = Decoder(config_of(model), load_rank(result.directory, 0), room=64)
     states: list[torch.Tensor] = []
     for layer in ours._layers:
@@ -203,12 +203,12 @@ def test_against_transformers_layer_by_layer(
             return out, residual
 
         ours._layers[ours._layers.index(layer)] = record  # type: ignore[assignment]
-    found = ours.forward(torch.tensor(PROMPT)).float()
+    result = ours.forward(torch.tensor(PROMPT)).float()
     # The last of transformers' hidden states is behind the final norm.
-    for number, (mine, reference) in enumerate(zip(states[:-1], wanted.hidden_states[1:-1])):
+    for number, (mine, reference) in enumerate(zip(states[:-1], expected.hidden_states[1:-1])):
         error = (mine.float() - reference[0]).abs().max() / reference.std()
         assert error < 0.1, f"layer {number}: {error:.3f}"
-    logits_error = (found - wanted.logits[0]).abs().max() / wanted.logits.std()
+    logits_error = (result - expected.logits[0]).abs().max() / expected.logits.std()
     assert logits_error < 0.1
 
 
@@ -219,15 +219,15 @@ def test_generating_text_is_repeatable_and_equals_the_source(
     models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
     pieces: list[str] = []
-    found = generate(
+    result = generate(
         directories("mixed", 2),
         prompt="Hello",
         max_new_tokens=6,
         compare=models["mixed"],
         on_token=lambda token, text: pieces.append(text),
     )
-    assert found.ok and found.compared
-    assert found.text and "".join(pieces) == found.text
+    assert result.ok and result.compared
+    assert result.text and "".join(pieces) == result.text
     one = generate(directories("mixed", 1), prompt="Hello", max_new_tokens=6, compare=models["mixed"])
     assert one.differs_at is None and one.ok
     sampled = [
@@ -240,17 +240,17 @@ def test_generating_text_is_repeatable_and_equals_the_source(
 def test_of_a_model_with_images_the_decoder_is_run(
     models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
-    found = generate(directories("qwen3-vl", 1), token_ids=PROMPT, max_new_tokens=3, compare=models["qwen3-vl"])
-    assert found.compared and found.differs_at is None
-    assert found.notes == ["the model's decoder alone is run: images are not read"]
+    result = generate(directories("qwen3-vl", 1), token_ids=PROMPT, max_new_tokens=3, compare=models["qwen3-vl"])
+    assert result.compared and result.differs_at is None
+    assert result.notes == ["the model's decoder alone is run: images are not read"]
     assert generate(directories("mixed", 1), token_ids=PROMPT, max_new_tokens=1, temperature=0).notes == []
 
 
 def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
     (bare / "tokenizer.json").unlink()
-    found = generate(bare, token_ids=PROMPT, max_new_tokens=2)
-    assert found.text is None and len(found.tokens) == 2
+    result = generate(bare, token_ids=PROMPT, max_new_tokens=2)
+    assert result.text is None and len(result.tokens) == 2
     with pytest.raises(InputError, match=r"no tokenizer\.json.*token_ids="):
         generate(bare, prompt="Hello")
     with pytest.raises(UsageError, match="no token 99999"):
@@ -260,12 +260,12 @@ def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, i
 def test_token_ids_need_no_tokenizer(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     """Not even a good one; a prompt does, and the error is the tokenizer's."""
     spoilt = Path(shutil.copytree(directories("mixed", 1), tmp_path / "spoilt"))
-    wanted = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
+    expected = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
     for content, message in ((pointer, "Git LFS"), ("", "not a tokenizer"), ("{}", "not a tokenizer")):
         (spoilt / "tokenizer.json").write_text(content)
-        found = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
-        assert (found.tokens, found.text) == (wanted.tokens, None)
+        result = generate(spoilt, token_ids=PROMPT, max_new_tokens=2)
+        assert (result.tokens, result.text) == (expected.tokens, None)
         with pytest.raises(InputError, match=rf"{message}.*tokenizer\.json"):
             generate(spoilt, prompt="hello")
 
@@ -332,9 +332,9 @@ def test_the_rotation_counts_in_either_layout(directories: Callable[[str, int], 
         return generate(bare, token_ids=prompt, max_new_tokens=8, temperature=0).tokens
 
     moved = {"rope_type": "default", "rope_theta": 1000000}
-    wanted = tokens()
-    assert tokens("rope_theta", "rope_scaling", rope_parameters=moved) == wanted
-    assert tokens(rope_theta=10.0) != wanted
+    expected = tokens()
+    assert tokens("rope_theta", "rope_scaling", rope_parameters=moved) == expected
+    assert tokens(rope_theta=10.0) != expected
     with pytest.raises(InputError, match="rope_type yarn is not supported by the bundled runtime"):
         tokens("rope_theta", rope_parameters=moved | {"rope_type": "yarn", "factor": 4.0})
     with pytest.raises(InputError, match="quantization_config would take the place"):

@@ -37,12 +37,12 @@ def test_compressed_product_equals_the_plain_one(shape: tuple[int, int], m: int)
     x = quantized(m, k)
     bias = torch.from_numpy(np.random.default_rng(2).integers(-(2**20), 2**20, n).astype(np.int32))
     parts = (torch.from_numpy(encoded.weight), torch.from_numpy(encoded.index))
-    found = ops.matmul_compress_dequant(x, *parts, bias, scales(n))
+    result = ops.matmul_compress_dequant(x, *parts, bias, scales(n))
     exact = x.numpy().astype(np.int64) @ weight.astype(np.int64).T + bias.numpy()
-    wanted = (exact.astype(np.float32) * scales(n).numpy().astype(np.int32).view(np.float32)).astype(np.float16)
-    assert found.numpy().tobytes() == wanted.tobytes()
+    expected = (exact.astype(np.float32) * scales(n).numpy().astype(np.int32).view(np.float32)).astype(np.float16)
+    assert result.numpy().tobytes() == expected.tobytes()
     plain = ops.quant_matmul(x, torch.from_numpy(weight), bias, scales(n))
-    assert torch.equal(found, plain)
+    assert torch.equal(result, plain)
 
 
 def test_products_at_the_ends_of_int8_are_exact() -> None:
@@ -131,8 +131,8 @@ def test_npu_calls_are_the_documented_ones_and_mean_the_same(fake: FakeNpu) -> N
     one = torch.full((512,), 20.0).half()
     q = npu.quantize(x, one, one)
     assert torch.equal(q, cpu.quantize(x, one, one))
-    found = npu.matmul_compress_dequant(q, *parts, bias, scales(192))
-    assert torch.equal(found, cpu.matmul_compress_dequant(q, *parts, bias, scales(192)))
+    result = npu.matmul_compress_dequant(q, *parts, bias, scales(192))
+    assert torch.equal(result, cpu.matmul_compress_dequant(q, *parts, bias, scales(192)))
     for b in (bias, None):
         plain = npu.quant_matmul(q, torch.from_numpy(weight), b, scales(192))
         assert torch.equal(plain, cpu.quant_matmul(q, torch.from_numpy(weight), b, scales(192)))

@@ -65,16 +65,16 @@ def config(model: str) -> ModelConfig:
 
 
 def service(model: str, tp: int, kind: Any = "directory", version: str = "0.18.0") -> Service:
-    found = config(model)
-    return Service(Path(f"/models/{model}"), kind, tp, model, found, presets.choose(found), version)
+    model_config = config(model)
+    return Service(Path(f"/models/{model}"), kind, tp, model, model_config, presets.choose(model_config), version)
 
 
 def parsed(words: list[str], version: str = "0.18") -> dict[str, list[Any]]:
     """As the stand-in for vllm takes them, JSON decoded."""
-    found: dict[str, list[Any]] = dict(vllm.parse(words, version))
-    for name in vllm.JSON & set(found):
-        found[name] = [json.loads(found[name][0])]
-    return found
+    parsed_words: dict[str, list[Any]] = dict(vllm.parse(words, version))
+    for name in vllm.JSON & set(parsed_words):
+        parsed_words[name] = [json.loads(parsed_words[name][0])]
+    return parsed_words
 
 
 def captures(sizes: list[int]) -> list[Any]:
@@ -110,10 +110,10 @@ def test_a_plain_checkpoint_as_the_guide_serves_it() -> None:
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 @pytest.mark.parametrize("version", ["0.18", "0.23"])
 def test_every_model_and_size_has_a_command(model: str, tp: int, version: str) -> None:
-    found = parsed(build(service(model, tp, version=f"{version}.0")).words, version)
-    sizes = found["--compilation-config"][0]["cudagraph_capture_sizes"]
+    options = parsed(build(service(model, tp, version=f"{version}.0")).words, version)
+    sizes = options["--compilation-config"][0]["cudagraph_capture_sizes"]
     assert len(sizes) <= 2 or tp == 1
-    assert max(sizes) <= int(found["--max-num-seqs"][0])
+    assert max(sizes) <= int(options["--max-num-seqs"][0])
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_every_model_and_size_has_a_command(model: str, tp: int, version: str) -
     ],
 )
 def test_additional_config_by_release(version: str, keys: set[str]) -> None:
-    found = parsed(build(service("qwen3-8b", 1, version=version)).words)["--additional-config"][0]
-    assert found == {"ascend_compilation_config": dict.fromkeys(keys, False)}
+    options = parsed(build(service("qwen3-8b", 1, version=version)).words)["--additional-config"][0]
+    assert options == {"ascend_compilation_config": dict.fromkeys(keys, False)}
 
 
 def test_what_the_user_gives_wins() -> None:
     more = ["--max_model_len=8192", "--port", "80", "--enable-prefix-caching", "-tp", "1", "--no-async-scheduling"]
     words = build(service("qwen3-8b", 1), more).words
-    found = parsed(words)
-    assert found["--max-model-len"] == ["8192"] and found["--port"] == ["80"]
-    assert "--enable-prefix-caching" in found and "--no-enable-prefix-caching" not in found
+    options = parsed(words)
+    assert options["--max-model-len"] == ["8192"] and options["--port"] == ["80"]
+    assert "--enable-prefix-caching" in options and "--no-enable-prefix-caching" not in options
     assert sum(word in ("-tp", "--tensor-parallel-size") for word in words) == 1
     eager = parsed(build(service("qwen3-8b", 1), ["--enforce-eager"]).words)
     assert "--compilation-config" not in eager
@@ -189,9 +189,9 @@ def test_another_size_names_the_way_to_it() -> None:
 
 def roomy(model: str, tp: int, gib: float, **more: Any) -> Service:
     """A service on chips of so much memory, with 10 GiB of weights."""
-    found = service(model, tp)
-    memory = estimate(found.config, tp, 10 << 30, chip=int(gib * 2**30), **more)
-    return dataclasses.replace(found, memory=memory)
+    plain = service(model, tp)
+    memory = estimate(plain.config, tp, 10 << 30, chip=int(gib * 2**30), **more)
+    return dataclasses.replace(plain, memory=memory)
 
 
 def test_no_length_that_fit_refuses() -> None:
@@ -209,13 +209,13 @@ def test_no_length_that_fit_refuses() -> None:
 
 @pytest.mark.parametrize("length", ["65537", "66k", "64.1K", "1M"])
 def test_no_length_beyond_the_positions(length: str) -> None:
-    found = service("qwen3-8b", 1)
-    config = dataclasses.replace(found.config, positions=65536)
+    plain = service("qwen3-8b", 1)
+    config = dataclasses.replace(plain.config, positions=65536)
     memory = estimate(config, 1, 10 << 30, chip=1 << 40, compressed_masks=True)
-    found = dataclasses.replace(found, config=config, memory=memory)
+    plain = dataclasses.replace(plain, config=config, memory=memory)
     with pytest.raises(UsageError, match="because of the model's positions|has to be a number"):
-        build(found, ["--max-model-len", length])
-    assert build(found, ["--max-model-len", "64K"]).words[-1] == "64K"
+        build(plain, ["--max-model-len", length])
+    assert build(plain, ["--max-model-len", "64K"]).words[-1] == "64K"
 
 
 @pytest.mark.parametrize(
@@ -264,9 +264,9 @@ def test_a_sealed_directory(sealed: Callable[[int], Path], capsys: pytest.Captur
     printed = capsys.readouterr()
     assignment, *words = shlex.split(printed.out)
     assert assignment == "ASCEND_RT_VISIBLE_DEVICES=0,1"
-    found = parsed(words)
-    assert found[""] == [str(sealed(2))]
-    assert found["--tensor-parallel-size"] == ["2"] and found["--port"] == ["9000"]
+    options = parsed(words)
+    assert options[""] == [str(sealed(2))]
+    assert options["--tensor-parallel-size"] == ["2"] and options["--port"] == ["9000"]
     assert "0.18.0 is assumed" in printed.err
     warned = job.prepare_serving(sealed(2), ["--cudagraph-capture-sizes", "1", "2", "4"])
     assert any("event ids" in note for note in warned.notes)
@@ -311,8 +311,8 @@ def test_container(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     assert devices == ["/dev/davinci0", "/dev/davinci3", "/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"]
     assert docker[docker.index("-p") + 1] == "8001:8001"
     assert f"{sealed(2)}:{sealed(2)}:ro" in docker
-    found = parsed(words[begin:])
-    assert found["--host"] == ["0.0.0.0"] and found["--port"] == ["8001"]
+    options = parsed(words[begin:])
+    assert options["--host"] == ["0.0.0.0"] and options["--port"] == ["8001"]
 
 
 def test_a_container_for_a_cached_checkpoint(tiny: Path, tmp_path: Path) -> None:

@@ -73,13 +73,13 @@ def good(tmp_path: Path) -> Machine:
     )
 
 
-def row(host: Host, what: str) -> Row:
-    (found,) = [one for one in rows(host) if one.what == what]
-    return found
+def row(host: Host, subject: str) -> Row:
+    (match,) = [entry for entry in rows(host) if entry.subject == subject]
+    return match
 
 
 def test_a_good_host_has_all(good: Machine) -> None:
-    assert [one.what for one in rows(good) if one.ok is not True and one.task != "cpu"] == []
+    assert [entry.subject for entry in rows(good) if entry.ok is not True and entry.task != "cpu"] == []
 
 
 def without(host: Machine, **changes: Any) -> Machine:
@@ -134,7 +134,7 @@ def environment(host: Machine, name: str, value: str | None) -> Machine:
 
 
 @pytest.mark.parametrize(
-    ("what", "spoil", "ok"),
+    ("subject", "spoil", "ok"),
     [
         ("Python", lambda h: without(h, python=(3, 9)), False),
         ("folder for compiled kernels", lambda h: without(h, kernel_cache=None), None),
@@ -168,9 +168,9 @@ def environment(host: Machine, name: str, value: str | None) -> Machine:
         ("npu-smi", lambda h: without(h, npu_smi=None), False),
     ],
 )
-def test_each_row_can_fail(good: Machine, what: str, spoil: Any, ok: bool | None) -> None:
-    assert row(good, what).ok is True
-    spoiled = row(spoil(good), what)
+def test_each_row_can_fail(good: Machine, subject: str, spoil: Any, ok: bool | None) -> None:
+    assert row(good, subject).ok is True
+    spoiled = row(spoil(good), subject)
     assert spoiled.ok is ok
     assert spoiled.mend and spoiled.why
 
@@ -187,9 +187,9 @@ def test_a_laptop_converts_and_does_not_serve(tmp_path: Path) -> None:
         open_files=1024,
         npu_smi=None,
     )
-    found = rows(laptop)
-    assert missing(found, "convert") == []
-    assert {"vllm", "chips", "torch_npu"} <= {one.what for one in missing(found, "serve")}
+    entries = rows(laptop)
+    assert missing(entries, "convert") == []
+    assert {"vllm", "chips", "torch_npu"} <= {entry.subject for entry in missing(entries, "serve")}
 
 
 def test_probing_happens_in_another_process() -> None:

@@ -43,28 +43,31 @@ def test_embeddings_are_kept_twice(tied: bool) -> None:
 
 
 def test_the_cache_gets_half_of_what_is_left() -> None:
-    one = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=40 * GIB)
-    left = 36 * GIB - 10 * GIB - one.embedding_copies - one.activations
-    assert one.kv_cache == left // 2
-    assert one.kv_tokens % 128 == 0 and 0 <= one.kv_cache - one.kv_tokens * one.kv_per_token < 128 * one.kv_per_token
+    size = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=40 * GIB)
+    left = 36 * GIB - 10 * GIB - size.embedding_copies - size.activations
+    assert size.kv_cache == left // 2
+    assert (
+        size.kv_tokens % 128 == 0 and 0 <= size.kv_cache - size.kv_tokens * size.kv_per_token < 128 * size.kv_per_token
+    )
 
 
 def test_limits_hold_and_are_reached() -> None:
     for chip in (14 * GIB, 20 * GIB, 43 * GIB):
-        one = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=chip)
-        length = one.largest_len(compressed_masks=False)
-        assert length * one.kv_per_token <= one.kv_cache
-        assert mask_peak_bytes(length, compressed=False) <= one.free_for_masks
-        assert length <= one.largest_len(compressed_masks=True)
+        size = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=chip)
+        length = size.largest_len(compressed_masks=False)
+        assert length * size.kv_per_token <= size.kv_cache
+        assert mask_peak_bytes(length, compressed=False) <= size.free_for_masks
+        assert length <= size.largest_len(compressed_masks=True)
         longer = length + 128
         assert (
-            longer * one.kv_per_token > one.kv_cache or mask_peak_bytes(longer, compressed=False) > one.free_for_masks
+            longer * size.kv_per_token > size.kv_cache
+            or mask_peak_bytes(longer, compressed=False) > size.free_for_masks
         )
 
 
 def test_nothing_fits_into_too_little() -> None:
-    one = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=8 * GIB)
-    assert not one.fits and one.kv_cache == 0 and one.largest_len(compressed_masks=True) == 0
+    size = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=8 * GIB)
+    assert not size.fits and size.kv_cache == 0 and size.largest_len(compressed_masks=True) == 0
 
 
 def full_size(model: str, tp: int, length: int) -> Estimate:
@@ -94,13 +97,13 @@ def test_sizes() -> None:
 
 def test_a_directory_needs_what_its_checkpoint_needs(tiny: Path, sealed: Callable[[int], Path]) -> None:
     """A compressed weight is allocated whole; index and info come on top."""
-    sizes = {one.tp: one.weights for one in fit(tiny)}
+    sizes = {entry.tp: entry.weights for entry in fit(tiny)}
     assert set(sizes) == {1, 2, 4}
-    (one,) = fit(sealed(2))
-    assert sizes[2] < one.weights < sizes[2] * 1.02
+    (entry,) = fit(sealed(2))
+    assert sizes[2] < entry.weights < sizes[2] * 1.02
     with pytest.raises(InputError, match=r"made for TP 2, not 4.*w8a8sc reshard"):
         fit(sealed(2), tp=4)
-    assert [one.tp for one in fit(tiny, tp=(4, 1))] == [4, 1]
+    assert [entry.tp for entry in fit(tiny, tp=(4, 1))] == [4, 1]
     with pytest.raises(UsageError, match="each once"):
         fit(tiny, tp=(2, 2))
     with pytest.raises(InputError, match="no such folder"):
@@ -109,9 +112,9 @@ def test_a_directory_needs_what_its_checkpoint_needs(tiny: Path, sealed: Callabl
 
 def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fit", str(tiny), "--json", "--max-model-len", "1024", "--chip-memory", "4G"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [one["tensor_parallel_size"] for one in found] == [1, 2, 4]
-    assert all(one["fits"] and one["max_model_len"] == 1024 for one in found)
+    estimates = json.loads(capsys.readouterr().out)
+    assert [entry["tensor_parallel_size"] for entry in estimates] == [1, 2, 4]
+    assert all(entry["fits"] and entry["max_model_len"] == 1024 for entry in estimates)
     assert run(["fit", str(tiny), "--tp", "1", "--tp", "2", "--chip-memory", "100M"]) == 1
     assert "fits" in capsys.readouterr().out
 

@@ -54,8 +54,8 @@ def test_the_python_behind_a_command_is_read_from_its_script(tmp_path: Path) -> 
 
 def test_found_absent_and_left_out(tmp_path: Path) -> None:
     environment = python_with(tmp_path, "9.9")
-    found = find_plugin(environment)
-    assert found.works and found.version == "9.9"
+    plugin = find_plugin(environment)
+    assert plugin.works and plugin.version == "9.9"
     left_out = find_plugin({**environment, "VLLM_PLUGINS": "ascend,ascend_model"})
     assert not left_out.works and "add w8a8sc" in left_out.problem
     assert find_plugin({**environment, "VLLM_PLUGINS": "ascend,w8a8sc"}).works
@@ -90,8 +90,8 @@ def make(folder: Path) -> Path:
 def test_a_container_has_it_if_the_user_says_so(sealed: Callable[[int], Path], tmp_path: Path) -> None:
     plain = job.prepare_serving(sealed(2), in_container=True, device_folder=tmp_path)
     assert "sharded_state" in plain.command.words and any("plugin_in_image=True" in note for note in plain.notes)
-    told = job.prepare_serving(sealed(2), in_container=True, plugin_in_image=True, device_folder=tmp_path)
-    assert "w8a8sc" in told.command.words and "sharded_state" not in told.command.words
+    serving = job.prepare_serving(sealed(2), in_container=True, plugin_in_image=True, device_folder=tmp_path)
+    assert "w8a8sc" in serving.command.words and "sharded_state" not in serving.command.words
     assert run(["serve", str(sealed(2)), "--plugin-in-image"]) == 2
 
 
@@ -128,15 +128,15 @@ def test_fit_says_what_it_saves_for_a_directory(sealed: Callable[[int], Path], t
 
 
 def test_doctor_names_the_plugin_and_what_breaks_a_cpu_engine(tmp_path: Path) -> None:
-    def row(host: Host, what: str) -> tuple[bool | None, str]:
-        found = next(row for row in rows(host) if row.what == what)
-        return found.ok, f"{found.found} {found.mend}"
+    def row(host: Host, subject: str) -> tuple[bool | None, str]:
+        entry = next(row for row in rows(host) if row.subject == subject)
+        return entry.ok, f"{entry.state} {entry.mend}"
 
     environment = python_with(tmp_path, VERSION)
     host = Host(environment=environment, import_path=[str(tmp_path / "packages")])
     assert row(host, "plugin for vLLM")[0] is True
-    ok, told = row(Host(environment={**environment, "VLLM_PLUGINS": "x"}, import_path=[]), "plugin for vLLM")
-    assert ok is None and "leaves it out" in told
+    ok, message = row(Host(environment={**environment, "VLLM_PLUGINS": "x"}, import_path=[]), "plugin for vLLM")
+    assert ok is None and "leaves it out" in message
     assert row(Host(environment={"PATH": "/nowhere"}, import_path=[]), "plugin for vLLM")[0] is None
     assert row(host, "vLLM's CPU build")[0] is False and row(host, "torchvision")[0] is True
     host = Host(environment=environment, import_path=[str(tmp_path / "others")])
@@ -147,6 +147,6 @@ def test_doctor_names_the_plugin_and_what_breaks_a_cpu_engine(tmp_path: Path) ->
     (tmp_path / "others" / "vllm").mkdir()
     (tmp_path / "others" / "vllm" / "__init__.py").touch()
     assert row(host, "vLLM's CPU build")[0] is True and row(host, "torch")[0] is True
-    ok, told = row(host, "torchvision")
-    assert ok is False and "pip uninstall -y torchvision" in told
+    ok, message = row(host, "torchvision")
+    assert ok is False and "pip uninstall -y torchvision" in message
     assert row(Host(environment={"VLLM_PLUGINS": "x", "PATH": "/"}, import_path=[]), "VLLM_PLUGINS")[0] is False

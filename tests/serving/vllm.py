@@ -24,20 +24,20 @@ def parse(words: Sequence[str], version: str = "0.18") -> dict[str, list[str]]:
     """The options of `vllm serve PATH ...`, spelled with dashes; "" holds the path. Raises Refused."""
     if list(words[:2]) != ["vllm", "serve"]:
         raise Refused(f"not vllm serve: {words[:2]}")
-    known, found, current = options(version), {"": []}, ""
+    known, parsed, current = options(version), {"": []}, ""
     for word in words[2:]:
         if word.startswith("--") or word in SHORT:
             name, equals, value = word.partition("=")
             current = SHORT.get(name, name.replace("_", "-"))
             if current not in known:
                 raise Refused(f"unrecognized arguments: {word}")
-            found[current] = [value] if equals else []
+            parsed[current] = [value] if equals else []
         else:
-            found[current].append(word)
-    for name, values in found.items():
+            parsed[current].append(word)
+    for name, values in parsed.items():
         arity = known.get(name, "1")
         if {"0": len(values) == 0, "1": len(values) == 1, "+": bool(values)}.get(arity, True) is False:
             raise Refused(f"{name} takes {arity} values, not {values}")
         if name in JSON:
             json.loads(values[0])
-    return found
+    return parsed

@@ -37,9 +37,9 @@ def write_at(file: RankFile, offset: int | None, data: bytes) -> None:
 def test_a_file_written_in_any_order(tmp_path: Path) -> None:
     file = rank_file(tmp_path)
     weight = np.arange(256, dtype=np.uint8).astype(np.int8)
-    place = file.append(tensor_info("w", "I8", (256,)))
+    region = file.append(tensor_info("w", "I8", (256,)))
     table = np.arange(8, dtype=np.float16).reshape(4, 2)
-    write_at(file, place, weight.tobytes())
+    write_at(file, region, weight.tobytes())
     write_at(file, file.offset("table"), table.tobytes())
     write_at(file, file.offset("deq"), np.array([1, 2, 3], np.int64).tobytes())
     for name, data in (("offset", b"\3"), ("scale", b"\0\x3c"), ("one", np.float32(1).tobytes())):

@@ -67,12 +67,12 @@ def test_statistics_of_the_recipes(
     assert values[counts.argmax()] == 0
     assert -21 <= weight.min() < -8 and 7 < weight.max() <= 21
     shares = counts / weight.size
-    for found, (least, most) in (
+    for share, (least, most) in (
         (np.mean(weight == 0), zeros),
         (np.mean((weight < -8) | (weight > 7)), outside),
         (-(shares * np.log2(shares)).sum(), entropy),
     ):
-        assert least <= found <= most
+        assert least <= share <= most
 
 
 def test_the_presets_are_what_their_recipes_do() -> None:

@@ -8,5 +8,5 @@ import msgspec
 class Finding(msgspec.Struct, frozen=True):
     """Something wrong: what, and where (file and tensor)."""
 
-    what: str
+    message: str
     where: str

@@ -83,7 +83,7 @@ class Report:
             "tensors": self.tensors,
             "bytes": self.bytes,
             "compressed_weights": self.compressed_weights,
-            "findings": [{"what": finding.what, "where": finding.where} for finding in self.findings],
+            "findings": [{"message": finding.message, "where": finding.where} for finding in self.findings],
             "not_checked": self.not_checked,
         }
 
@@ -112,11 +112,11 @@ def verify(
     except InputError as error:
         if not reading.is_folder(folder) or not reading.exists(folder / manifest_file.NAME):
             raise
-        wrong = [Finding(problem.what, problem.where) for problem in error.problems]
+        wrong = [Finding(problem.message, problem.where) for problem in error.problems]
         return Report(folder, 0, True, wrong, ["nothing else: the manifest cannot be trusted"])
     with state:
         report = Report(folder, state.tp, state.manifest is not None)
-        findings += [Finding(problem.what, problem.where) for problem in state.problems]
+        findings += [Finding(problem.message, problem.where) for problem in state.problems]
         findings += _refused_by_library(state)
         ranks = _places(state, findings)
         if state.manifest is not None:
@@ -174,7 +174,7 @@ def refuse_broken_ranks(directory: str | os.PathLike[str]) -> int:
 def _refuse(findings: list[Finding], folder: Path) -> None:
     if findings:
         first, count = findings[0], len(findings)
-        message = first.what if count == 1 else f"{count} findings, first: {first.what}"
+        message = first.message if count == 1 else f"{count} findings, first: {first.message}"
         raise InputError(message, first.where, f"see w8a8sc verify {folder}")
 
 
@@ -264,9 +264,9 @@ def _check_structure(
             planned_modules, problems = modules(config, description, state.tp, target_of(state))
     except InputError as error:
         problems = error.problems
-        findings += [Finding(problem.what, problem.where) for problem in problems]
+        findings += [Finding(problem.message, problem.where) for problem in problems]
         return None
-    findings += [Finding(problem.what, problem.where) for problem in problems]
+    findings += [Finding(problem.message, problem.where) for problem in problems]
     findings += [
         Finding(f"{key} would take the place of {_DESCRIPTION} in vLLM", str(config.path))
         for key in config.replaces_description

@@ -88,7 +88,9 @@ class SourceReader:
             try:
                 fd = reading.open_file(path)
             except InputError as error:  # it could be opened when the checkpoint was
-                raise WorkError(f"{source.name} cannot be read any more: {error.problems[0].what}", str(path)) from None
+                raise WorkError(
+                    f"{source.name} cannot be read any more: {error.problems[0].message}", str(path)
+                ) from None
             self._files[source.path] = fd
             if reading.size_of(fd, path) != source.file_size:
                 raise WorkError(

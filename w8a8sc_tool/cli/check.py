@@ -85,7 +85,7 @@ def inspect(path: str, as_json: bool, quiet: bool) -> None:
 
 def _show_report(report: Report, out: Output) -> None:
     for finding in report.findings:
-        out.result(f"{finding.where}: {finding.what}")
+        out.result(f"{finding.where}: {finding.message}")
     for gap in report.not_checked:
         out.result(f"not checked: {spelled(gap)}")
     against = f", equal to what {report.against_source} becomes" if report.against_source and report.ok else ""

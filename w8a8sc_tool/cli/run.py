@@ -303,7 +303,7 @@ def _show_rows(rows: Sequence[Row], tasks: Sequence[str], out: Output) -> None:
         out.result(f"to {purpose}:" + ("" if task in tasks else " (not judged: there is no NPU here)"))
         for row in (row for row in rows if row.task == task):
             state = {True: "ok", False: "MISSING", None: "-"}[row.ok]
-            out.result(f"  {state:8} {row.what}: {row.found} (wanted: {row.wanted})")
+            out.result(f"  {state:8} {row.subject}: {row.state} (wanted: {row.wanted})")
             if row.ok is False:
                 out.result(f"           {spelled(f'{row.why}; {row.mend}')}")
 

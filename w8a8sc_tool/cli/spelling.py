@@ -24,7 +24,7 @@ def spelled(text: str) -> str:
 
 def spelled_problem(problem: Problem) -> Problem:
     """What is wrong and its remedy in flags; where it is may be a path that looks like one."""
-    return replace(problem, what=spelled(problem.what), remedy=spelled(problem.remedy))
+    return replace(problem, message=spelled(problem.message), remedy=spelled(problem.remedy))
 
 
 def _flag(match: re.Match[str]) -> str:

@@ -182,7 +182,7 @@ class Conversion:
         if not report.ok:
             first = report.findings[0]
             raise WorkError(
-                f"reading back what was written found {len(report.findings)} errors, first: {first.what}",
+                f"reading back what was written found {len(report.findings)} errors, first: {first.message}",
                 first.where,
                 "check disk and memory of this machine, then run the command again with resume=False",
             )

@@ -131,7 +131,7 @@ def _already_done(
     except AccessError:
         raise
     except InputError as error:
-        raise InputError(f"exists already ({error.problems[0].what})", str(target), _OVERWRITE) from None
+        raise InputError(f"exists already ({error.problems[0].message})", str(target), _OVERWRITE) from None
     if manifest is None:
         raise InputError("exists already, without a manifest", str(target), _OVERWRITE)
     difference = _difference(manifest, plan)

@@ -198,7 +198,7 @@ def _check(batch: Batch, path: Path) -> list[int]:
             understood = understand(job.model, job.output, job.options(batch.processes))
             total.append(understood.plans[0].source_bytes)
         except W8A8SCError as error:
-            problems += [Problem(f"job {number}: {p.what}", p.where or str(path), p.remedy) for p in error.problems]
+            problems += [Problem(f"job {number}: {p.message}", p.where or str(path), p.remedy) for p in error.problems]
     problems += _targets_in_the_way(batch, path)
     if problems:
         raise InputError(problems)
@@ -219,7 +219,7 @@ def _targets_in_the_way(batch: Batch, path: Path) -> Iterator[Problem]:
                     check_access(target)
                 seen.setdefault(target, number)
         except InputError as error:
-            yield from (Problem(f"job {number}: {p.what}", p.where, p.remedy) for p in error.problems)
+            yield from (Problem(f"job {number}: {p.message}", p.where, p.remedy) for p in error.problems)
 
 
 def _targets(job: Job) -> list[Path]:

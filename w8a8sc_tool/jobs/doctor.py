@@ -47,7 +47,7 @@ class Examination:
 
     def document(self) -> dict[str, Any]:
         """What --json prints: docs/json.md."""
-        names = ("task", "what", "found", "wanted", "why", "mend", "ok")
+        names = ("task", "subject", "state", "wanted", "why", "mend", "ok")
         rows = [{name: getattr(row, name) for name in names} for row in self.rows]
         return {"ok": self.ok, "judged": list(self.tasks), "rows": rows}
 

@@ -143,7 +143,7 @@ def _open_again(folder: Path, source: Opened) -> None:
     except InputError as error:
         first = error.problems[0]
         raise WorkError(
-            f"the checkpoint that was written is refused, first: {first.what}", first.where, "report this"
+            f"the checkpoint that was written is refused, first: {first.message}", first.where, "report this"
         ) from None
 
 

@@ -326,7 +326,7 @@ def advise(result: Compressed) -> Advice:
     try:
         return Advice(str(command_for(result)), None)
     except UsageError as error:
-        return Advice(None, error.problems[0].what)
+        return Advice(None, error.problems[0].message)
 
 
 def exit_code(estimates: Sequence[Estimate], *, every: bool) -> int:

@@ -37,8 +37,8 @@ class Row:
     """One thing: what was found and what is wanted. ok None: it matters only to some, or could not be told."""
 
     task: Task
-    what: str
-    found: str
+    subject: str
+    state: str
     wanted: str
     why: str
     mend: str

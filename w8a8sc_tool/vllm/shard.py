@@ -153,7 +153,7 @@ class Shard:
 
 def one_line(error: W8A8SCError, remedy: str = _REMEDY) -> W8A8SCError:
     """The same error with all of its problems in one line that ends in a remedy."""
-    lines = [f"{p.what}, {p.where}" if p.where else p.what for p in error.problems]
+    lines = [f"{p.message}, {p.where}" if p.where else p.message for p in error.problems]
     more = [f"and {len(lines) - _MOST_PROBLEMS} more"] if len(lines) > _MOST_PROBLEMS else []
     remedies = dict.fromkeys(p.remedy for p in error.problems if p.remedy)
     text = "; ".join([*lines[:_MOST_PROBLEMS], *more])

@@ -18,7 +18,7 @@ def _install(settings):
         files.watcher = _recorder(settings["record"])
     if "fail" in settings:
         fault = settings["fail"]
-        if fault["what"] == "reading":
+        if fault["action"] == "reading":
             _fail_reads(fault)
         else:
             files.watcher = _failure(fault)
@@ -29,9 +29,9 @@ def _install(settings):
 
 
 def _recorder(path):
-    def record(what, place, details):
+    def record(action, path, details):
         details = tuple(bytes(part) if isinstance(part, memoryview) else part for part in details)
-        data = pickle.dumps((what, str(place), tuple(str(d) if hasattr(d, "parts") else d for d in details)))
+        data = pickle.dumps((action, str(path), tuple(str(d) if hasattr(d, "parts") else d for d in details)))
         with open(path, "ab") as log:
             fcntl.flock(log, fcntl.LOCK_EX)  # several processes write
             log.write(data)
@@ -49,8 +49,8 @@ def _due(fault):
 
 
 def _failure(fault):
-    def fail(what, place, details):
-        if what == fault["what"] and fault["path"] in place.name and _due(fault):
+    def fail(action, path, details):
+        if action == fault["action"] and fault["path"] in path.name and _due(fault):
             if fault.get("kill"):
                 os.kill(os.getpid(), 9)
             if fault.get("fill"):  # the disk; what the operation then says is real

@@ -88,7 +88,7 @@ class VendorCompressor:
                 return list(result)
         except W8A8SCError as error:
             self._abandon()
-            raise type(error)(error.problems[0].what, task, self._remedy()) from None
+            raise type(error)(error.problems[0].message, task, self._remedy()) from None
         self._abandon()
         raise WorkError(f"msmodelslim did not answer within {self._timeout:.0f} s", task, self._remedy())
 
