@@ -125,7 +125,7 @@ class Model:
         state[f"{prefix}conv1d.weight"] = np.concatenate([kernel[first : first + count] for first, count in qkv])
         own = slice(rank * heads["v"], (rank + 1) * heads["v"])
         state[f"{prefix}dt_bias"] = _narrow(self.content[f"{prefix}dt_bias"])[own]
-        decay = _wide if self.target == "0.23" else _narrow
+        decay = _narrow if self.target == "0.18" else _wide
         state[f"{prefix}A_log"] = decay(self.content[f"{prefix}A_log"])[own]
         state[f"{prefix}norm.weight"] = _narrow(self.content[f"{prefix}norm.weight"])
         self._columns(state, f"{prefix}out_proj", rank, tp)

@@ -15,19 +15,30 @@ from w8a8sc_tool.synthesis.synthesize import MODELS, synthesize
 
 
 def test_shipped_presets_are_those_of_the_published_recipes() -> None:
-    shipped = {preset.name: preset for preset in presets.shipped()}
+    shipped = {preset.name: preset for preset in presets.shipped() if preset.float_layers is not None}
     assert set(shipped) == {"qwen3-8b", "qwen3-14b", "qwen3-32b", "qwen3-vl-8b"}
     for name, preset in shipped.items():
         model = MODELS[name]
-        assert preset.match is not None and preset.float_layers is not None
+        assert preset.match is not None
         assert (preset.match.num_hidden_layers, preset.match.hidden_size) == (model.layers, model.hidden_size)
         assert preset.match.architecture == model.architecture
         assert preset.match.intermediate_size == model.intermediate_size
-        assert set(preset.float_layers) == set(model.float_layers)
+        assert set(preset.float_layers or ()) == set(model.float_layers)
     served = shipped["qwen3-32b"].serving(4)
     assert served is not None and served.capture_sizes == [16, 32]
     other = shipped["qwen3-32b"].serving(2)
     assert other is not None and other.capture_sizes is None
+
+
+def test_presets_without_a_recipe_are_serving_advice_alone() -> None:
+    advice = {preset.name: preset for preset in presets.shipped() if preset.float_layers is None}
+    assert {name: list(preset.serve) for name, preset in advice.items()} == {
+        "qwen3.5-9b": ["1", "2"],
+        "qwen3.6-27b": ["2", "4"],
+    }
+    model, match = MODELS["qwen3.6-27b"], advice["qwen3.6-27b"].match
+    assert match == presets.Match(model.architecture, model.layers, model.hidden_size, model.intermediate_size)
+    assert advice["qwen3.6-27b"].serving(1) is None
 
 
 def test_a_model_is_recognized_and_deviations_are_told(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def config(model: str) -> ModelConfig:
         "head_dim": sizes.head_dim,
         "vocab_size": sizes.vocabulary,
         "max_position_embeddings": 1 << 20,
+        **(sizes.text or {}),
     }
     content = {"architectures": [table.name], **({table.text: content} if table.text else content)}
     return ModelConfig.of(content, Path("config.json"), ARCHITECTURES)
@@ -106,7 +107,7 @@ def test_a_plain_checkpoint_as_the_guide_serves_it() -> None:
     assert parsed(build(service("qwen3-8b", 1, "checkpoint")).words) == wanted
 
 
-@pytest.mark.parametrize("model", ["qwen3-8b", "qwen3-14b", "qwen3-32b", "tiny"])
+@pytest.mark.parametrize("model", ["qwen3-8b", "qwen3-14b", "qwen3-32b", "tiny", "qwen3.6-27b"])
 @pytest.mark.parametrize("tp", [1, 2, 4, 8])
 @pytest.mark.parametrize("version", ["0.18", "0.23"])
 def test_every_model_and_size_has_a_command(model: str, tp: int, version: str) -> None:
@@ -179,6 +180,26 @@ def test_a_tower_is_served_as_it_was_cut(more: list[str], reason: str) -> None:
         build(service("qwen3-vl-8b", 2), more)
     assert build(service("qwen3-vl-8b", 2, kind="checkpoint"), more)
     assert build(service("qwen3-vl-8b", 2), ["--limit-mm-per-prompt", '{"image": 2, "video": 0}'])
+    assert build(service("qwen3-32b", 2), more)
+
+
+def test_states_of_linear_attention_are_float16() -> None:
+    found = parsed(build(service("qwen3.6-27b", 4, version="0.23.0")).words, "0.23")
+    assert found["--mamba-ssm-cache-dtype"] == ["float16"]
+    assert (found["--max-num-seqs"], found["--compilation-config"]) == (["128"], captures([1, 8]))
+    with pytest.raises(UsageError, match="float16 alone"):
+        build(service("qwen3.6-27b", 4), ["--mamba-ssm-cache-dtype", "float32"])
+    assert "--mamba-ssm-cache-dtype" not in parsed(build(service("qwen3-8b", 1)).words)
+
+
+def test_no_draft_model_is_looked_for_in_a_directory() -> None:
+    """Its mtp.* tensors are left out; a checkpoint has them, and a draft may have a folder and a format of its own."""
+    more = ["--speculative-config", '{"method": "qwen3_5_mtp", "num_speculative_tokens": 1}']
+    with pytest.raises(UsageError, match=r"directories have no mtp\.\* tensors"):
+        build(service("qwen3.6-27b", 2), more)
+    assert build(service("qwen3.6-27b", 2, kind="checkpoint"), more)
+    own = '{"method": "mtp", "model": "/m", "draft_load_config": {"load_format": "auto"}, "num_speculative_tokens": 1}'
+    assert build(service("qwen3.6-27b", 2), ["--speculative-config", own])
     assert build(service("qwen3-32b", 2), more)
 
 

@@ -65,6 +65,30 @@ def test_limits_hold_and_are_reached() -> None:
         )
 
 
+def test_states_of_linear_attention() -> None:
+    """Qwen3.6-27B at TP 4, by hand: 16 softmax layers with a kv head, 48 linear ones with 12 value heads a rank."""
+    one = estimate(config("qwen3.6-27b"), 4, 10 * GIB)
+    assert one.kv_per_token == 16 * 2 * 256 * 2
+    of_layer = (10240 // 4 * 3 + 12 * 128 * 128) * 2
+    assert one.cache.state == 48 * of_layer
+    # 1024 bytes a token and layer: 399 tokens hold a layer's states. 48 linear layers are three groups of 16.
+    assert (one.cache.block, one.cache.state_blocks, one.cache.allocations) == (512, 3, 2)
+    blocks = one.kv_cache // (512 * one.kv_per_token)
+    assert one.kv_tokens == (blocks - 3) * 512
+    assert one.free_for_masks == one.chip - one.weights - one.embedding_copies - one.activations - 2 * one.kv_cache
+    assert one.largest_len(compressed_masks=True) > one.largest_len(compressed_masks=False) > 16384
+    document = one.document()
+    assert document["state_bytes_per_sequence"] == 48 * of_layer and document["kv_block_tokens"] == 512
+
+
+@pytest.mark.parametrize(("interval", "group", "state_blocks"), [(2, 32, 1), (4, 16, 3), (3, 21, 3)])
+def test_layers_share_blocks_in_groups_of_equal_size(interval: int, group: int, state_blocks: int) -> None:
+    found = config("qwen3.6-27b")
+    kinds = ("full_attention" if number % interval == 0 else "linear_attention" for number in range(1, 65))
+    cache = estimate(dataclasses.replace(found, layer_types=tuple(kinds)), 4, 10 * GIB).cache
+    assert (cache.per_token, cache.state_blocks) == (group * 1024, state_blocks)
+
+
 def test_nothing_fits_into_too_little() -> None:
     size = estimate(config("qwen3-8b"), 1, 10 * GIB, chip=8 * GIB)
     assert not size.fits and size.kv_cache == 0 and size.largest_len(compressed_masks=True) == 0

@@ -186,6 +186,11 @@ class ModelConfig:
         return [*_replacing(self.content), *inside]
 
     @property
+    def linear_layers(self) -> int:
+        """How many decoder layers have linear attention, which keeps a state in place of keys and values."""
+        return self.layer_types.count("linear_attention")
+
+    @property
     def reads_images(self) -> bool:
         """Whether the model is more than its decoder."""
         return bool(self.text_key)

@@ -115,16 +115,19 @@ def _show_comparison(comparison: Comparison, out: Output) -> None:
 
 
 def _show_inspection(inspection: Inspection, out: Output) -> None:
+    from ..layouts import REGISTRY
+
     sharded = f"sharded_state at TP {inspection.tp}{', sealed' if inspection.sealed else ''}"
     kind = sharded if inspection.kind == "sharded_state" else "checkpoint"
     out.result(
         f"{inspection.path}: {inspection.architecture}, {kind}, {inspection.files} files, {size(inspection.bytes)}"
     )
-    columns = list(dict.fromkeys(row.short_name for row in inspection.modules if row.linear and row.layer >= 0))
+    present = {row.short_name for row in inspection.modules if row.linear and row.layer >= 0}
+    columns = [name for name in REGISTRY[inspection.architecture].linear_names if name in present]
     by_layer: dict[int, list[ModuleRow]] = {}
     for row in inspection.modules:
         by_layer.setdefault(row.layer, []).append(row)
-    rows = [("layer", *(name.rpartition(".")[2].removesuffix("_proj") for name in columns), "bytes")]
+    rows = [("layer", *(_heading(name) for name in columns), "bytes")]
     for layer, modules in sorted(by_layer.items()):
         if layer < 0:
             continue
@@ -134,6 +137,10 @@ def _show_inspection(inspection: Inspection, out: Output) -> None:
         out.table(rows, right=(0, len(columns) + 1))
     for kind, (count, total) in inspection.totals().items():
         out.result(f"{kind}: {count} modules, {size(total)}")
+
+
+def _heading(name: str) -> str:
+    return name.rpartition(".")[2].removesuffix("_proj").removeprefix("in_proj_")
 
 
 def _cell(row: ModuleRow) -> str:

@@ -326,6 +326,7 @@ def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:
         ),
         ("activations (estimated)", *(gib(estimate.activations) for estimate in estimates)),
         ("KV cache (half of the rest)", *(gib(estimate.kv_cache) for estimate in estimates)),
+        *_state_rows(estimates),
         ("tokens in the cache", *(str(estimate.kv_tokens) for estimate in estimates)),
         *_plugin_rows(estimates),
         ("largest max-model-len", *(both(estimate, False) for estimate in estimates)),
@@ -337,6 +338,18 @@ def _show_fit(estimates: Sequence[Estimate], out: Output) -> None:
         ("fits", *("yes" if estimate.fits else "no" for estimate in estimates)),
     ]
     out.table(rows, right=range(1, len(estimates) + 1))
+
+
+def _state_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
+    """What models with linear attention have beside keys and values."""
+    if not any(estimate.cache.state for estimate in estimates):
+        return []
+    caches = [estimate.cache for estimate in estimates]
+    return [
+        ("  allocated for it", *(gib(estimate.cache.allocations * estimate.kv_cache) for estimate in estimates)),
+        ("  states of a sequence", *(f"{cache.state / (1 << 20):.0f} MiB" for cache in caches)),
+        ("  in blocks of the cache", *(f"{cache.state_blocks} of {cache.block} tokens" for cache in caches)),
+    ]
 
 
 def _plugin_rows(estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:

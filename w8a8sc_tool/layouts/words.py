@@ -334,10 +334,17 @@ class Architecture:
 
     @property
     def layer_rows(self) -> tuple[Row, ...]:
-        """The rows of a decoder layer, of all kinds of layers each once."""
+        """The rows of a decoder layer; of all kinds of layers each once, in an order that every kind has them in."""
         if not isinstance(self.layer, Mapping):
             return self.layer
-        return tuple(dict.fromkeys(row for rows in self.layer.values() for row in rows))
+        merged: list[Row] = []
+        for rows in self.layer.values():
+            position = 0
+            for row in rows:
+                if row not in merged:
+                    merged.insert(position, row)
+                position = merged.index(row) + 1
+        return tuple(merged)
 
     @property
     def layer_names(self) -> tuple[str, ...]:

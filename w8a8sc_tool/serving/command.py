@@ -36,6 +36,8 @@ DEFAULT: Final = Serving(max_num_seqs=16, max_model_len=16384)
 _CAPTURES: Final = 2
 _CAPTURES_DOCUMENTED: Final = "qwen3-32b"
 
+_STATES: Final = "float16"  # of linear attention: 310P's kernels take no other, but vLLM counts with the model's choice
+
 # What a container needs of the host (the guide): devices beside the chips themselves, and mounts.
 SHARED_DEVICES: Final = ("/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc")
 MOUNTS: Final = (
@@ -160,6 +162,8 @@ def _flags(service: Service, host: str) -> dict[str, str | None]:
         "no-enable-prefix-caching": None,
         "load_format": "w8a8sc" if service.plugin else "sharded_state",
     }
+    if service.config.linear_layers:
+        flags["mamba-ssm-cache-dtype"] = _STATES
     if service.kind == "checkpoint":  # as the guide serves one
         for name in ("max_num_seqs", "no-enable-prefix-caching", "load_format"):
             del flags[name]
@@ -205,12 +209,33 @@ def _contradictions(service: Service, given: Options) -> list[str]:
             problems.append("--enable-expert-parallel: the directory has a part of every expert on every rank")
         if service.config.reads_images and service.tp > 1:
             wanted["mm-encoder-tp-mode"] = (("weights",), "the tower is cut like the decoder")
+    if service.config.linear_layers:
+        wanted["mamba-ssm-cache-dtype"] = ((_STATES,), "the 310P keeps states of linear attention in float16 alone")
     for name, (allowed, reason) in wanted.items():
         if name in given and given[name] and given[name][0] not in allowed:
             problems.append(f"--{name} {given[name][0]}: {reason}")
     if directory and service.config.reads_images:
         problems += [f"--{name}: vLLM would want a directory without a tower" for name in _without_images(given)]
+    if directory:
+        problems += _draft_problems(service, given)
     return [*problems, *_length_problems(service, given), *_capture_problems(service, given)]
+
+
+def _draft_problems(service: Service, given: Options) -> list[str]:
+    """Speculative decoding with the draft model of a checkpoint, which directories leave out."""
+    try:
+        content = json.loads(given["speculative-config"][0])
+    except (KeyError, IndexError, ValueError):
+        return []
+    if not service.config.linear_layers or not isinstance(content, dict):
+        return []
+    method = content.get("method")
+    if not isinstance(method, str) or not method.endswith("mtp") or "draft_load_config" in content:
+        return []
+    return [
+        f"--speculative-config {method}: directories have no mtp.* tensors; give the checkpoint's folder as model, "
+        "and a draft_load_config that reads it, which vLLM has from 0.23 on"
+    ]
 
 
 def _without_images(given: Options) -> Iterator[str]:

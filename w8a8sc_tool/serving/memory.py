@@ -10,10 +10,10 @@ from typing import Final
 
 from ..checkpoint import ModelConfig
 from ..errors import UsageError
+from .cache import BLOCK, Cache, cache_of
 
 CHIP_MEMORY: Final = 43693 << 20  # what npu-smi shows of a chip of the 96 GB card, at least
 UTILIZATION: Final = 0.90  # --gpu_memory_utilization of the guide
-BLOCK: Final = 128  # tokens per block of the KV cache
 
 # One compressed causal mask serves every length (vLLM Ascend, _310p/attention/attention_mask.py): float16 [2048, 2048].
 COMPRESSED_MASK: Final = 2 * 2048 * 2048
@@ -50,7 +50,7 @@ class Estimate:
     weights: int
     embedding_copies: int
     activations: int
-    kv_per_token: int
+    cache: Cache
     compressed_masks: bool
     max_num_seqs: int
     longest_position: int
@@ -72,13 +72,23 @@ class Estimate:
         return max(0, left // 2)
 
     @property
+    def kv_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers."""
+        return self.cache.per_token
+
+    @property
+    def _kv_blocks(self) -> int:
+        return self.kv_cache // (self.kv_per_token * self.cache.block)
+
+    @property
     def kv_tokens(self) -> int:
-        """How many tokens the cache holds, in whole blocks."""
-        return self.kv_cache // (self.kv_per_token * BLOCK) * BLOCK
+        """How many tokens of one sequence the cache holds, in whole blocks, beside its states if it has some."""
+        return max(0, self._kv_blocks - self.cache.state_blocks) * self.cache.block
 
     @property
     def free_for_masks(self) -> int:
-        return max(0, self.chip - self.weights - self.embedding_copies - self.activations - self.kv_cache)
+        caches = self.cache.allocations * self.kv_cache
+        return max(0, self.chip - self.weights - self.embedding_copies - self.activations - caches)
 
     def limits(self, *, compressed_masks: bool) -> dict[str, int]:
         """Tokens that a sequence may have, by what limits them."""
@@ -109,7 +119,7 @@ class Estimate:
     @property
     def full_length_sequences(self) -> float:
         """How many sequences of that length the cache holds at a time."""
-        return self.kv_tokens / max(1, self.length)
+        return self._kv_blocks * self.cache.block / max(1, self.length + self.cache.state_blocks * self.cache.block)
 
     def document(self) -> dict[str, object]:
         without, compressed = (
@@ -131,6 +141,9 @@ class Estimate:
             "activations_bytes_estimated": self.activations,
             "kv_cache_bytes": self.kv_cache,
             "kv_bytes_per_token": self.kv_per_token,
+            "kv_block_tokens": self.cache.block,
+            "state_bytes_per_sequence": self.cache.state,
+            "kv_cache_allocations": self.cache.allocations,
             "kv_tokens": self.kv_tokens,
             "max_model_len": self.length,
             "max_num_seqs": self.max_num_seqs,
@@ -174,7 +187,7 @@ def estimate(
     Embeddings and lm_head count twice: vLLM Ascend 0.18 and 0.23 keep a FRACTAL_NZ copy of each beside the original
     (_310p/ops/vocab_parallel_embedding.py: weight and weight_nz).
     """
-    heads, kv_heads = config.heads // tp, max(1, config.kv_heads // tp)
+    cache = cache_of(config, tp)
     row = -(-config.vocabulary // 64) * 64 // tp * config.hidden_size * 2
     return Estimate(
         tp=tp,
@@ -182,8 +195,8 @@ def estimate(
         utilization=utilization,
         weights=weights,
         embedding_copies=(1 if config.tied else 2) * row,
-        activations=_activations(config, heads, kv_heads, tp, max_num_seqs),
-        kv_per_token=2 * config.layers * kv_heads * config.head_dim * 2,
+        activations=_activations(config, cache, tp, max_num_seqs),
+        cache=cache,
         compressed_masks=compressed_masks,
         max_num_seqs=max_num_seqs,
         longest_position=min(config.positions, config.window or config.positions),
@@ -193,8 +206,7 @@ def estimate(
     )
 
 
-def _activations(config: ModelConfig, heads: int, kv_heads: int, tp: int, max_num_seqs: int) -> int:
+def _activations(config: ModelConfig, cache: Cache, tp: int, max_num_seqs: int) -> int:
     """An estimate: a step's float16 values around one layer, logits in float16 and float32, and a fixed part."""
-    attention = (heads + 2 * kv_heads) * config.head_dim
-    per_token = 4 * config.hidden_size + attention + 3 * config.intermediate_size // tp
+    per_token = 4 * config.hidden_size + cache.width + 3 * config.intermediate_size // tp
     return _BATCHED_TOKENS * per_token * 2 + max_num_seqs * config.vocabulary * (2 + 4) + _CONTEXT

@@ -61,6 +61,13 @@ MODELS: Final[dict[str, Model]] = {
     "qwen3-30b-a3b": Model(
         *(2048, 6144, 48, 32, 4, 128, 151936, ()), part_bytes=4 << 30, architecture="Qwen3MoeForCausalLM"
     ),
+    # No recipe is published; in_proj_b and in_proj_a are too small for the 310P kernel.
+    "qwen3.6-27b": Model(
+        *(5120, 17408, 64, 24, 4, 256, 248320, ("model.visual.*", "*.in_proj_[ba]", *_EVERY_DOWN)),
+        part_bytes=4 << 30,
+        architecture="Qwen3_5ForConditionalGeneration",
+        text={"linear_num_key_heads": 16, "linear_num_value_heads": 48},
+    ),
     # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
     "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
 }

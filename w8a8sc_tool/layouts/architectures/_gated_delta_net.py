@@ -23,16 +23,16 @@ from ..words import (
 
 # Qwen3_5TextConfig, the same in vLLM 0.18.0's and 0.23.0's copy and in transformers 5.14.1.
 SIZES = {
-    "text_config.linear_num_key_heads": 16,
-    "text_config.linear_num_value_heads": 32,
-    "text_config.linear_key_head_dim": 128,
-    "text_config.linear_value_head_dim": 128,
-    "text_config.linear_conv_kernel_dim": 4,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
 }
 
 
 def _size(key: str, text: str) -> Size:
-    return Size(text, lambda config: config.further[f"text_config.linear_{key}"])
+    return Size(text, lambda config: config.further[f"linear_{key}"])
 
 
 _KEY_HEADS = _size("num_key_heads", "{} key heads of linear attention")
