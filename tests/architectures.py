@@ -43,6 +43,11 @@ _QWEN3_5: Final = {
 }
 _FLOAT_TOWER: Final = ("model.visual.*", "FLOAT")
 _EXPERTS: Final = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 384}
+_QWEN3_5_MOE: Final = {
+    **_QWEN3_5,
+    "architecture": "Qwen3_5MoeForConditionalGeneration",
+    "text": {**_HYBRID, **_EXPERTS, "shared_expert_intermediate_size": 768},
+}
 _QWEN3_MOE: Final = {"architecture": "Qwen3MoeForCausalLM", "text": _EXPERTS}
 
 # Name -> sizes (hidden, intermediate, layers, heads, kv heads, head size, vocabulary) and what else is asked for.
@@ -80,6 +85,21 @@ CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
     "qwen3-moe tied": (
         (512, 1536, 2, 8, 1, 128, 2001),
         {**_QWEN3_MOE, "tied": True, "dtype": "bfloat16", "types": []},
+    ),
+    # A shared expert that is quantized in another way than the others.
+    "qwen3.5-moe": (
+        (512, 1536, 4, 8, 4, 256, 1001),
+        {
+            **_QWEN3_5_MOE,
+            "types": [
+                *(_FLOAT_TOWER, ("*.in_proj_[ba]", "FLOAT"), ("*.0.linear_attn.*", "W8A8")),
+                *(("*.0.mlp.shared_expert.*", "W8A8_DYNAMIC"), ("*.1.mlp.experts.*", "FLOAT")),
+            ],
+        },
+    ),
+    "qwen3.5-moe tied": (
+        (512, 1536, 3, 8, 2, 256, 2001),
+        {**_QWEN3_5_MOE, "tied": True, "dtype": "bfloat16", "types": [_FLOAT_TOWER, ("*.in_proj_[ba]", "FLOAT")]},
     ),
 }
 

@@ -172,6 +172,13 @@ class Model:
             dtype = np.float32 if leaf == "weight_scale" else w13.dtype
             state[f"{prefix}experts.w13_{leaf}"] = w13.astype(dtype)
             state[f"{prefix}experts.w2_{leaf}"] = w2.astype(dtype)
+        if f"{prefix}shared_expert_gate.weight" not in self.content:
+            return
+        gate = self._values(f"{prefix}shared_expert_gate.weight")
+        state[f"{prefix}experts._shared_experts.expert_gate.weight"] = gate
+        shared: dict[str, np.ndarray] = {}
+        self._mlp(shared, f"{prefix}shared_expert.", rank, tp, self.config["shared_expert_intermediate_size"])
+        state |= {name.replace("shared_expert", "experts._shared_experts"): value for name, value in shared.items()}
 
     def _rows(self, state: dict[str, np.ndarray], name: str, parts: list[tuple[str, int, int]]) -> None:
         def join(leaf: str) -> np.ndarray:

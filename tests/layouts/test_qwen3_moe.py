@@ -46,6 +46,7 @@ def expand(
     model = config()
     described: dict[str, Any] = {f"{name}.weight": "W8A8S" for name in linear_members(model)}
     described |= {f"{name}.weight": experts for name in expert_members(model)}
+    described |= dict.fromkeys((GATE, GATE.replace(".1.", ".0.")), "FLOAT")
     described = {name: kind for name, kind in (described | (types or {})).items() if kind}
     planned, problems = modules(model, Description(Path("description"), described, described), tp, target)
     return {module.name: module for module in planned}, problems
@@ -113,9 +114,11 @@ def test_all_releases_are_looked_at() -> None:
         ({f"{MLP}experts.2.up_proj.weight": "FLOAT"}, "experts have different types: .*and 6 more are W8A8_DYNAMIC, "),
         ({f"{MLP}experts.2.up_proj.weight": None}, "experts.2.up_proj.weight has no quantization type"),
         ({f"{MLP}experts.gate_up_proj": "W8A8_DYNAMIC"}, "gate_up_proj holds all experts in one tensor"),
+        ({GATE: "W8A8_DYNAMIC"}, "mlp.gate has type W8A8_DYNAMIC, which is not supported"),
+        ({GATE: None}, "mlp.gate.weight has no quantization type"),
     ],
 )
-def test_experts_that_vllm_would_not_build(types: dict[str, str | None], message: str) -> None:
+def test_mixtures_that_vllm_would_not_build(types: dict[str, str | None], message: str) -> None:
     (problem,) = expand(1, types=types)[1]
     with pytest.raises(InputError, match=message):
         raise InputError([problem])

@@ -70,7 +70,7 @@ def expand(row: Row, prefix: str, layer: int, context: Context) -> tuple[Module 
     if isinstance(row, Embedding):
         return _embedding(row, prefix, layer, context), []
     if isinstance(row, Whole):
-        return _whole(row, prefix, layer, context), []
+        return _whole(row, prefix, layer, context), _not_float(row, prefix, context)
     if isinstance(row, Dealt):
         return _dealt(row, prefix, layer, context), []
     return _constant(row, prefix, layer, context), []
@@ -172,6 +172,18 @@ def _whole(row: Whole, prefix: str, layer: int, context: Context) -> Module:
     )
     sources = tuple(Source(f"{source}.{leaf}", FLOATING, shape) for leaf, shape in shapes.items())
     return Module(name, "whole", layer, "FLOAT", outputs, sources)
+
+
+def _not_float(row: Whole, prefix: str, context: Context) -> list[Problem]:
+    """A module that vLLM Ascend would build quantized, or not at all."""
+    name = context.source_of(prefix + row.name)
+    quantization = context.description.type_of(name)
+    if not row.looked_up or quantization == "FLOAT":
+        return []
+    where = str(context.description.path)
+    if quantization is None:
+        return [Problem(f"{name}.weight has no quantization type", where, "incomplete")]
+    return [Problem(f"{name} has type {quantization}, which is not supported", where, "supported: FLOAT")]
 
 
 def _dealt(row: Dealt, prefix: str, layer: int, context: Context) -> Module:

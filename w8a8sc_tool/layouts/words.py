@@ -171,15 +171,19 @@ class Constant:
 
 @dataclass(frozen=True)
 class Whole:
-    """A module that every rank holds as it is, in float16, and that is never quantized: leaves with their shapes."""
+    """A module that every rank holds as it is, in float16, and that is never quantized: leaves with their shapes.
+
+    looked_up: whether vLLM Ascend builds it by the type that the description gives it, which has to be FLOAT.
+    """
 
     name: str
     leaves: tuple[tuple[str, tuple[Size, ...]], ...]
+    looked_up: bool = False
 
 
-def router(name: str, choices: Size) -> Whole:
-    """A linear layer that is float in every release, whatever the description says of it."""
-    return Whole(name, (("weight", (choices, HIDDEN)),))
+def router(name: str, choices: Size, *, looked_up: bool = False) -> Whole:
+    """A linear layer from the hidden size to a few numbers, never compressed and never cut."""
+    return Whole(name, (("weight", (choices, HIDDEN)),), looked_up)
 
 
 def layer_norm(name: str, size: Size) -> Whole:

@@ -13,7 +13,7 @@ ARCHITECTURE = Architecture(
         Norm("input_layernorm", HIDDEN),
         *attention(head_norms=True, bias=lambda config: config.attention_bias),
         Norm("post_attention_layernorm", HIDDEN),
-        *mixture(),
+        *mixture(looked_up=True),
     ),
     behind=(Norm("model.norm", HIDDEN), Embedding("lm_head", tied_to="model.embed_tokens")),
     # Qwen3MoeConfig, the same in transformers 4.57.6 and 5.14.1.
@@ -53,5 +53,6 @@ ARCHITECTURE = Architecture(
         "shared_expert_intermediate_size": "vLLM would build an expert that the layout does not have",
     },
     needed={"decoder_sparse_step": (1, _DENSE)},
+    since="0.23",  # vLLM Ascend documents 30B-A3B on 310P from 0.22.1rc1 on
     released=RELEASED,
 )
