@@ -30,15 +30,18 @@ def _find_runs(scratch, length, common):  # type: ignore[no-untyped-def]
 def symbols_of(share: np.ndarray, common: int) -> list[int]:
     """The plain statement of step 1: a run of up to 8 common bytes is coded 4 bytes at a time, then the rest."""
     symbols: list[int] = []
-    while len(symbols) < len(share):
-        rest = share[len(symbols) :].tolist()
-        run = next((i for i, byte in enumerate(rest) if byte != common), len(rest))
+    left = share.tolist()[::-1]
+    while left:
+        run = 0
+        while left and left[-1] == common:
+            left.pop()
+            run += 1
         while run:
             piece = min(run, 4)
             symbols += [RUN[piece], *[SKIP] * (piece - 1)]
             run -= piece
-        if len(symbols) < len(share):
-            byte = int(share[len(symbols)])
+        if left:
+            byte = left.pop()
             value = byte - 256 if byte > 127 else byte
             symbols.append(value + 13 if value in NEAR else FAR)
     return symbols
