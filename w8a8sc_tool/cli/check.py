@@ -122,8 +122,9 @@ def _show_inspection(inspection: Inspection, out: Output) -> None:
     out.result(
         f"{inspection.path}: {inspection.architecture}, {kind}, {inspection.files} files, {size(inspection.bytes)}"
     )
-    present = {row.short_name for row in inspection.modules if row.linear and row.layer >= 0}
+    present = {row.short_name: row.experts for row in inspection.modules if row.layer >= 0}
     columns = [name for name in REGISTRY[inspection.architecture].linear_names if name in present]
+    columns += [name for name, experts in present.items() if experts]
     by_layer: dict[int, list[ModuleRow]] = {}
     for row in inspection.modules:
         by_layer.setdefault(row.layer, []).append(row)
@@ -140,7 +141,8 @@ def _show_inspection(inspection: Inspection, out: Output) -> None:
 
 
 def _heading(name: str) -> str:
-    return name.rpartition(".")[2].removesuffix("_proj").removeprefix("in_proj_")
+    inside = name.partition(".")[2] or name
+    return inside.removesuffix("_proj").removeprefix("in_proj_")
 
 
 def _cell(row: ModuleRow) -> str:

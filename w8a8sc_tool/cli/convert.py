@@ -205,7 +205,9 @@ def _show_compressed(result: Compressed, advice: Advice, out: Output) -> None:
             f"{duration(result.seconds)}, {speed}"
         )
     if result.weight_ratio is not None:
-        out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size")
+        share = result.compressed_share
+        part = f"; they were {share:.0%} of all int8 weights" if share is not None and share < 1 else ""
+        out.result(f"  compressed weights take {result.weight_ratio:.3f} of their int8 size{part}")
     elif result.manifest.options.get("compress", True):
         out.result("  nothing was compressed: the checkpoint has no layer that can be W8A8SC")
     for reason, count in sorted(result.fallbacks.items()):

@@ -39,6 +39,17 @@ class Compressed:
         return compressed / sum(sizes) if sizes else None
 
     @property
+    def compressed_share(self) -> float | None:
+        """How much of all int8 weights, by their uncompressed size, was compressed; None if there are none."""
+        layers = {layer.name: layer for layer in self.manifest.layers}
+        int8 = [layer for layer in layers.values() if layer.quantization.startswith("W8A8")]
+        compressed = sum(layer.n * layer.k for layer in int8 if layer.quantization in UNCOMPRESSED)
+        others = (tensor for tensor in self.manifest.ranks[0].tensors if tensor.name.rpartition(".")[0] not in layers)
+        experts = sum(tensor.end - tensor.begin for tensor in others if tensor.dtype == "I8")
+        total = sum(layer.n * layer.k for layer in int8) + experts
+        return compressed / total if total else None
+
+    @property
     def fallbacks(self) -> dict[str, int]:
         """Number of linear layers per fallback reason."""
         return dict(Counter(layer.fallback for layer in self.manifest.layers if layer.fallback))
@@ -52,6 +63,7 @@ class Compressed:
             "source_bytes": self.source_bytes,
             "output_bytes": self.output_bytes,
             "weight_ratio": self.weight_ratio,
+            "compressed_share": self.compressed_share,
             "fallbacks": self.fallbacks,
             "seconds": round(self.seconds, 3),
             "warnings": list(self.warnings),

@@ -20,7 +20,8 @@ from ..sharded_state import LayerEntry, ShardedState
 class ModuleRow:
     """A module, with its bytes on all ranks and, of a layer that was compressed or tried, ratio and fallback.
 
-    layer: the decoder layer, -1 outside of them. shape: of the weight, of one rank where the manifest says it.
+    layer: the decoder layer, -1 outside of them. shape: of the weight, of one rank where the manifest says it. experts:
+    whether it stands for all routed experts of its layer.
     """
 
     name: str
@@ -32,6 +33,14 @@ class ModuleRow:
     ratio: float | None = None
     fallback: str | None = None
     linear: bool = False
+    experts: bool = False
+
+    @property
+    def group(self) -> str:
+        """What it counts as in totals."""
+        if self.experts:
+            return f"routed experts, {self.quantization}"
+        return self.quantization if self.linear else "embeddings, norms, scalars"
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,11 @@ class Inspection:
         return sum(row.bytes for row in self.modules)
 
     def totals(self) -> dict[str, tuple[int, int]]:
-        """Per type of linear layer, and for everything else: number of modules and their bytes."""
+        """Per type of linear layer and of experts, and for everything else: number of modules and their bytes."""
         totals: dict[str, tuple[int, int]] = {}
         for row in self.modules:
-            key = row.quantization if row.linear else "embeddings, norms, scalars"
-            count, size = totals.get(key, (0, 0))
-            totals[key] = (count + 1, size + row.bytes)
+            count, size = totals.get(row.group, (0, 0))
+            totals[row.group] = (count + 1, size + row.bytes)
         return dict(sorted(totals.items(), reverse=True))
 
     def document(self) -> dict[str, Any]:
@@ -136,15 +144,19 @@ def _rows(
     layers: dict[str, LayerEntry],
     table: Architecture,
 ) -> list[ModuleRow]:
-    """One row per module in the order of the model; a module's tensors on all ranks count."""
+    """One row per module in the order of the model, all experts of a layer being one; tensors on all ranks count."""
     sizes: dict[str, int] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     leaves: dict[str, set[str]] = {}
+    experts: set[str] = set()
     for name, shape, nbytes in tensors:
         module, _, leaf = name.rpartition(".")
+        if stack := table.experts_of(module):
+            module = stack
+            experts.add(module)
         sizes[module] = sizes.get(module, 0) + nbytes
         leaves.setdefault(module, set()).add(leaf)
-        if leaf == "weight":
+        if leaf == "weight" and module not in experts:
             shapes[module] = shape
     rows = []
     for module, size in sizes.items():
@@ -164,6 +176,7 @@ def _rows(
                 ratio=ratio,
                 fallback=fallback,
                 linear=table.is_linear(module),
+                experts=module in experts,
             )
         )
     return sorted(rows, key=lambda row: _order(row, table))
@@ -176,7 +189,7 @@ def _type(module: str, leaves: set[str], description: Description | None) -> str
         return known
     if "index" in leaves:
         return "W8A8SC" if "deq_scale" in leaves else "W16A16SC"
-    if "weight_scale" in leaves:
+    if any(leaf.endswith("weight_scale") for leaf in leaves):  # of experts in stacks, w13_weight_scale
         return "W8A8" if "deq_scale" in leaves else "W8A8_DYNAMIC"
     return "W8A8S" if "deq_scale" in leaves else "FLOAT"
 

@@ -324,30 +324,43 @@ def _linear(row: Linear, prefix: str, layer: int, quantization: str, context: Co
 def _experts(row: Experts, prefix: str, layer: int, quantization: str, context: Context) -> Module:
     """Stacks of the experts' matrices, scales and offsets; for 310P no release stores those of the input."""
     name = context.runtime_of(prefix + row.name)
-    count = row.count.of(context.config)
+    first, *others = (context.source_of(f"{prefix}{row.name}.{n}.") for n in range(row.count.of(context.config)))
     outputs: list[Output] = []
     sources: list[Source] = []
     for stack, linear in row.stacks:
-        experts = [_Linear(linear, f"{prefix}{row.name}.{number}.", context) for number in range(count)]
-        for expert in experts:
-            if quantization == "FLOAT":
-                expert.matrix("F16", "float16", FLOATING)
-            else:
-                expert.matrix("I8", "int8", ("I8",))
-                expert.per_row("weight_scale", "F32", "float32", FLOATING, (1,))
-                expert.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
-            sources += expert.sources
-        for alike in zip(*(expert.outputs for expert in experts)):
-            leaf = alike[0].name.rpartition(".")[2]
-            slices = tuple(
-                tuple(piece for output in alike for piece in output.slices[rank]) for rank in range(context.tp)
-            )
-            outputs.append(
-                msgspec.structs.replace(
-                    alike[0], name=f"{name}.{stack}_{leaf}", shape=(count, *alike[0].shape), slices=slices, leading=2
-                )
-            )
+        expert = _Linear(linear, f"{prefix}{row.name}.0.", context)
+        if quantization == "FLOAT":
+            expert.matrix("F16", "float16", FLOATING)
+        else:
+            expert.matrix("I8", "int8", ("I8",))
+            expert.per_row("weight_scale", "F32", "float32", FLOATING, (1,))
+            expert.per_row("weight_offset", "F16", "float16", FLOATING, (1,))
+        for output in expert.outputs:
+            leaf = output.name.rpartition(".")[2]
+            shape = (1 + len(others), *output.shape)
+            slices = _repeated(output.slices, first, others)
+            outputs.append(Output(f"{name}.{stack}_{leaf}", output.dtype, shape, output.conversion, slices, leading=2))
+        sources += expert.sources
+        for other in others:
+            sources += [Source(other + s.name.removeprefix(first), s.dtypes, s.shape) for s in expert.sources]
     return Module(name, "experts", layer, quantization, tuple(outputs), tuple(sources))
+
+
+def _repeated(
+    slices: tuple[tuple[Slice, ...], ...], first: str, others: Sequence[str]
+) -> tuple[tuple[Slice, ...], ...]:
+    """What ranks take of one expert, and behind it the same of the others; by the beginnings of their names."""
+    made: dict[tuple[Slice, ...], tuple[Slice, ...]] = {}
+    for pieces in slices:
+        if pieces in made:
+            continue
+        tails = [(piece.source.removeprefix(first), piece) for piece in pieces]
+        made[pieces] = pieces + tuple(
+            Slice(other + tail, piece.first_row, piece.last_row, piece.first_column, piece.last_column)
+            for other in others
+            for tail, piece in tails
+        )
+    return tuple(made[pieces] for pieces in slices)
 
 
 def indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> list[str]:

@@ -35,6 +35,9 @@ LARGEST_EXCLUDED_K: Final = 256
 ESTIMATED_RATIO: Final = 0.63
 
 
+_SHOWN_OF_EXPERTS: Final = 3  # problems of a layer's experts that are named one by one
+
+
 class PlannedModule(msgspec.Struct, frozen=True):
     """A module and what becomes of it. `compress` with fallback None is final only once the ratio is known."""
 
@@ -133,7 +136,7 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
         raise UsageError(f"tensor-parallel size {tp} is not positive")
     checkpoint, planned_modules, problems = _modules_of_weights(checkpoint, tp, options.target)
     for module in planned_modules:
-        problems += source_problems(module, checkpoint)
+        problems += _shortened(module, list(source_problems(module, checkpoint)))
     left_biases = biases.without_parameter(planned_modules, checkpoint.tensors)
     problems += biases.lost(left_biases, checkpoint)
     refuse(problems)
@@ -204,6 +207,17 @@ def source_problems(module: Module, checkpoint: Checkpoint) -> Iterator[Problem]
             )
         if tensor.dtype not in wanted.dtypes:
             yield Problem(f"{wanted.name} is {tensor.dtype}, {' or '.join(wanted.dtypes)} is wanted", tensor.path)
+
+
+def _shortened(module: Module, problems: list[Problem]) -> list[Problem]:
+    """Problems of one module, of experts the first: what is wrong with one is mostly wrong with all."""
+    if module.kind != "experts" or len(problems) <= _SHOWN_OF_EXPERTS:
+        return problems
+    count = len(problems) - _SHOWN_OF_EXPERTS
+    return [
+        *problems[:_SHOWN_OF_EXPERTS],
+        Problem(f"{count} more tensors of {module.name} are missing or wrong", problems[0].where, problems[0].remedy),
+    ]
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ..checkpoint import Checkpoint, ModelConfig
 from ..checkpoint.config import SIZE_KEYS
@@ -42,15 +42,29 @@ def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
         left, name, best = min(candidates, key=lambda candidate: candidate[0], default=(len(wrong), "", config))
         if left > len(wrong) - 2:
             break
-        problems.append(_problem(config, name, getattr(best, name)))
+        problems.append(_problem(config, name, _sizes(best)[name]))
         config, wrong = best, _misfits_of(best, checkpoint)
     return replace(checkpoint, config=config), problems
 
 
 def _problem(config: ModelConfig, name: str, size: int, remedy: str = _REMEDY) -> Problem:
-    key = SIZE_KEYS[name]
-    source = "" if key in config.text else ", which is what its absence means,"
-    return Problem(f"{key} is {getattr(config, name)}{source} but the weights have {size}", str(config.path), remedy)
+    key = SIZE_KEYS.get(name, name)
+    owner, _, leaf = key.rpartition(".")
+    given = leaf in (config.content.get(owner) or {}) if owner else key in config.text
+    source = "" if given else ", which is what its absence means,"
+    was = config.layers if name == "layers" else _sizes(config)[name]
+    return Problem(f"{key} is {was}{source} but the weights have {size}", str(config.path), remedy)
+
+
+def _sizes(config: ModelConfig) -> dict[str, int]:
+    """All sizes but the number of layers."""
+    return {name: getattr(config, name) for name in SIZE_KEYS if name != "layers"} | dict(config.further)
+
+
+def _with(config: ModelConfig, name: str, size: int) -> ModelConfig:
+    further = name in config.further
+    changes: dict[str, Any] = {"further": {**config.further, name: size}} if further else {name: size}
+    return replace(config, **changes)
 
 
 def misfits(modules: Iterable[Module], checkpoint: Checkpoint) -> list[tuple[int, int]]:
@@ -72,11 +86,10 @@ def _of_module(module: Module, checkpoint: Checkpoint) -> Iterator[tuple[int, in
 def _candidates(config: ModelConfig, wrong: Iterable[tuple[int, int]]) -> Iterator[tuple[str, ModelConfig]]:
     """Configs with one other size: each that turns a wanted dimension, a multiple of the size, into what is there."""
     counts = Counter(wrong)
-    for name in SIZE_KEYS.keys() - {"layers"}:
-        size = getattr(config, name)
+    for name, size in _sizes(config).items():
         sizes = {
             actual * size // wanted
             for (wanted, actual), _ in counts.most_common(16)
-            if wanted % size == 0 and actual * size % wanted == 0
+            if size and wanted % size == 0 and actual * size % wanted == 0
         }
-        yield from ((name, replace(config, **{name: other})) for other in sorted(sizes - {0, size}))
+        yield from ((name, _with(config, name, other)) for other in sorted(sizes - {0, size}))
