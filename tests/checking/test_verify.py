@@ -138,6 +138,15 @@ def test_source_of_other_sizes_is_refused(sealed: Callable[[int], Path], tmp_pat
     assert_findings(report, "config.json", "is described as None")
 
 
+def test_source_of_other_types_is_noticed(sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    """A layer that is compressed in the directory and FLOAT in the source, of the same size."""
+    name = "model.layers.0.mlp.gate_up_proj.weight"
+    types = [("*.mlp.down_proj", "FLOAT"), ("model.layers.1.mlp.*_proj", "FLOAT"), ("model.layers.0.mlp.*", "FLOAT")]
+    report = check(sealed(2), source=synthesize(tmp_path / "m", "tiny", layers=2, types=types))
+    assert_findings(report, "it is not what the source checkpoint makes it", name)
+    assert sum(name in finding.where for finding in report.findings) == 2
+
+
 # --------------------------------------------------------------------------------------------- without a manifest
 
 

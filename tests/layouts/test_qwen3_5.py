@@ -184,6 +184,20 @@ def test_members_that_disagree_and_sizes_that_are_not_the_weights(own: Path) -> 
         plan(own)
 
 
+def test_layers_of_another_kind_than_the_weights_are_one_problem(own: Path) -> None:
+    """The third layer has softmax attention; all that is missing and too much comes of that."""
+    kinds = ["linear_attention", "full_attention", "linear_attention"]
+    edit_json(own / "config.json", lambda content: content["text_config"].update(layer_types=kinds))
+    with pytest.raises(InputError) as caught:
+        plan(own)
+    (problem,) = caught.value.problems
+    assert problem.message == ("layer 1 is full_attention but the weights have linear_attention, and 1 more are wrong")
+    edit_json(own / "config.json", lambda content: content["text_config"].pop("layer_types"))
+    edit_json(own / "config.json", lambda content: content["text_config"].pop("full_attention_interval"))
+    with pytest.raises(InputError, match="layer_types is missing, which means that layer 2 is linear_attention but"):
+        plan(own)
+
+
 def test_inspect_shows_both_kinds_in_one_table(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(source)]) == 0
     shown = capsys.readouterr().out.splitlines()

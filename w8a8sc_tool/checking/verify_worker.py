@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..io import hashing
 from ..io.files import as_bytes
 from ..io.safetensors import StoredTensor, TensorFile
-from ..layouts import Output
+from ..layouts import COMPRESSED, Output
 from ..planning import PlannedModule
 from .findings import Finding
 
@@ -104,6 +104,9 @@ class Verifier:
     def _compare_compressed(self, planned: PlannedModule, ranks: list[dict[str, StoredTensor]]) -> Iterator[Finding]:
         module = planned.module
         names = [f"{module.name}.{leaf}" for leaf in ("weight", "index", "info")]
+        if module.quantization not in COMPRESSED:
+            yield from (_differs(rank[names[0]]) for rank in ranks if names[0] in rank)
+            return
         for group, slices in rank_groups(module.weight):
             checked = []
             for rank in group:

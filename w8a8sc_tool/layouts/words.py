@@ -352,7 +352,7 @@ class Architecture:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of the modules in a decoder layer."""
+        """Names of the modules in a decoder layer, as vLLM has them."""
         return tuple(row.name for row in self.layer_rows)
 
     @property
@@ -386,6 +386,12 @@ def _renamed(name: str, names: Iterable[tuple[str, str]]) -> str:
 
 def _dropped(row: Row, config: ModelConfig) -> bool:
     return isinstance(row, Embedding) and row.dropped_if_tied and config.tied
+
+
+def names_in(rows: Iterable[Row]) -> Iterator[str]:
+    """Names of the modules that a checkpoint has for rows, without those of single experts."""
+    for row in rows:
+        yield from [row.member(part) for part in row.of] if isinstance(row, Linear) else [row.name]
 
 
 def _linear_names(rows: Iterable[Row]) -> tuple[str, ...]:

@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from ..checkpoint import Checkpoint, ModelConfig
 from ..checkpoint.config import SIZE_KEYS
 from ..errors import Problem
-from ..layouts import Module, architecture_of, modules
+from ..layouts import Architecture, Module, architecture_of, modules
+from ..layouts.words import names_in
 
 _REMEDY: Final = "config.json and the weights do not belong together"
 
 
 def with_layers_of_weights(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
-    """The checkpoint with as many layers as its weights have, and a problem if config.json says another number."""
+    """The checkpoint with the layers that its weights have, and a problem if config.json has another number or kind."""
     config = checkpoint.config
     table = architecture_of(config)
     layer = re.compile(re.escape(table.source_of(f"{table.layers}.")) + r"(\d{1,9})\.")
-    numbers = {int(match[1]) for match in map(layer.match, checkpoint.tensors) if match}
-    count = len(numbers)
-    if count == config.layers or numbers != set(range(count)) or not count:
-        return checkpoint, []
-    wrong = _problem(config, "layers", count, "restore config.json, or the weights that are missing")
-    return replace(checkpoint, config=config.with_layers(count)), [wrong]
+    modules_of: dict[int, set[str]] = {}
+    for match in filter(None, map(layer.match, checkpoint.tensors)):
+        modules_of.setdefault(int(match[1]), set()).add(match.string[match.end() :].rpartition(".")[0])
+    count = len(modules_of)
+    problems = []
+    if count != config.layers and count and set(modules_of) == set(range(count)):
+        problems.append(_problem(config, "layers", count, "restore config.json, or the weights that are missing"))
+        config = config.with_layers(count)
+    kinds = tuple(_kind(table, modules_of.get(n, set())) or kind for n, kind in enumerate(config.layer_types))
+    wrong = [number for number, kind in enumerate(config.layer_types) if kinds[number] != kind]
+    if wrong and not problems:  # of other layers than the weights', nobody knows the kinds
+        first = f"layer {wrong[0]} is {config.layer_types[wrong[0]]} but the weights have {kinds[wrong[0]]}"
+        more = f", and {len(wrong) - 1} more are wrong" if len(wrong) > 1 else ""
+        source = "" if "layer_types" in config.text else "layer_types is missing, which means that "
+        problems.append(Problem(f"{source}{first}{more}", str(config.path), "restore layer_types in config.json"))
+    return replace(checkpoint, config=replace(config, layer_types=kinds)), problems
+
+
+def _kind(table: Architecture, present: Container[str]) -> str | None:
+    """The kind of a decoder layer that has these modules; None if they do not say."""
+    if not isinstance(table.layer, Mapping):
+        return None
+    names = {kind: set(names_in(rows)) for kind, rows in table.layer.items()}
+    own = {kind: mine.difference(*(names[other] for other in names if other != kind)) for kind, mine in names.items()}
+    matching = [kind for kind, mine in own.items() if any(name in present for name in mine)]
+    return matching[0] if len(matching) == 1 else None
 
 
 def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
