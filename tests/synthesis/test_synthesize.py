@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.synthesis.synthesize import MODELS, synthesize
 
@@ -83,8 +84,16 @@ def test_the_presets_are_what_their_recipes_do() -> None:
         "qwen2.5-7b": (False, 2.5, None),
         "llama-3.1-8b": (False, 2.5, None),
         "qwen3-vl-8b": (False, 2.5, None),
+        "qwen3-30b-a3b": (False, 2.5, None),
+        "qwen3.6-35b-a3b": (False, 2.5, None),
         "tiny": (False, 2.5, None),
     }
+
+
+def test_help_lists_the_presets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["synthesize", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in MODELS if name not in shown] == []
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -68,6 +68,12 @@ MODELS: Final[dict[str, Model]] = {
         architecture="Qwen3_5ForConditionalGeneration",
         text={"linear_num_key_heads": 16, "linear_num_value_heads": 48},
     ),
+    # A model without a W8A8S recipe; what the kernel cannot take is left FLOAT. See the table for intermediate_size.
+    "qwen3.6-35b-a3b": Model(
+        *(2048, 4608, 40, 16, 2, 256, 248320, ("model.visual.*", "*.in_proj_[ba]")),
+        part_bytes=4 << 30,
+        architecture="Qwen3_5MoeForConditionalGeneration",
+    ),
     # Small, but wide enough for the kernel's limits at TP 1, 2 and 4.
     "tiny": Model(512, 1536, 4, 12, 4, 128, 2048, (*_EVERY_DOWN, "model.layers.1.mlp.*_proj")),
 }
