@@ -33,11 +33,14 @@ def test_shipped_presets_are_those_of_the_published_recipes() -> None:
 def test_presets_without_a_recipe_are_serving_advice_alone() -> None:
     advice = {preset.name: preset for preset in presets.shipped() if preset.float_layers is None}
     assert {name: list(preset.serve) for name, preset in advice.items()} == {
+        "qwen3-30b-a3b": ["2"],
         "qwen3.5-9b": ["1", "2"],
         "qwen3.6-27b": ["2", "4"],
+        "qwen3.6-35b-a3b": ["2"],
     }
-    model, match = MODELS["qwen3.6-27b"], advice["qwen3.6-27b"].match
-    assert match == presets.Match(model.architecture, model.layers, model.hidden_size, model.intermediate_size)
+    for name in advice.keys() & MODELS.keys():
+        model, match = MODELS[name], advice[name].match
+        assert match == presets.Match(model.architecture, model.layers, model.hidden_size, model.intermediate_size)
     assert advice["qwen3.6-27b"].serving(1) is None
 
 

@@ -85,6 +85,7 @@ def test_the_presets_are_what_their_recipes_do() -> None:
         "llama-3.1-8b": (False, 2.5, None),
         "qwen3-vl-8b": (False, 2.5, None),
         "qwen3-30b-a3b": (False, 2.5, None),
+        "qwen3.6-27b": (False, 2.5, None),
         "qwen3.6-35b-a3b": (False, 2.5, None),
         "tiny": (False, 2.5, None),
     }

@@ -57,8 +57,8 @@ def install_executor(uninstall: bool, as_json: bool, quiet: bool) -> None:
     "--preset",
     default="tiny",
     show_default=True,
-    help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b, qwen3-vl-8b, qwen2.5-7b, llama-3.1-8b, qwen3-30b-a3b, "
-    "qwen3.6-35b-a3b or tiny.",
+    help="Sizes and recipe: qwen3-8b, qwen3-14b, qwen3-32b, qwen3-vl-8b, qwen2.5-7b, llama-3.1-8b, qwen3.6-27b, "
+    "qwen3-30b-a3b, qwen3.6-35b-a3b or tiny.",
 )
 @click.option(
     "--architecture", metavar="NAME", help="As config.json spells it, in the preset's sizes [default: the preset's]."
