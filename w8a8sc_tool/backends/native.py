@@ -11,6 +11,7 @@ from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..codec import EncodedTiles, MatrixEncoder, TooLargeError
 from ..codec.format import TILE_COLUMNS
+from ..codec.matrix import BLOCK_BYTES
 from ..layouts import Module, Output, Slice
 from .produce import columns_of, joined_rows, rank_groups
 from .shards import CompressedShard
@@ -58,7 +59,7 @@ def _from_store(module: Module, sources: Mapping[str, SourceTensor], reader: Sou
     for ranks, slices in rank_groups(module.weight):
         group = {rank: MatrixEncoder(module.n, module.row_bytes, sparsity=module.sparsity) for rank in ranks}
         tiling = group[ranks[0]].tiling
-        for first, last in tiling.n_tile_ranges(8 << 20):
+        for first, last in tiling.n_tile_ranges(BLOCK_BYTES):
             block = _Block(module.weight, slices, tiling.row_range(first, last), sources, reader)
             for n_tile in range(first, last):
                 for rank, encoder in group.items():

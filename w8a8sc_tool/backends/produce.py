@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,9 @@ import numpy.typing as npt
 from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
 from ..checkpoint.values import to_float16, to_float32, to_offset, to_scale_bits
+from ..io.reading import PIECE_BYTES
 from ..io.safetensors import DTYPES
 from ..layouts import Output, Slice
-
-BLOCK_BYTES: Final = 8 << 20
 
 
 def blocks(
@@ -34,7 +33,7 @@ def blocks(
     row_bytes = [output.columns * DTYPES[output.dtype].itemsize for output in outputs]
     for name, first, last, users in _shared_rows(outputs):
         source = sources[name]
-        step = max(1, BLOCK_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
+        step = max(1, PIECE_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
         for begin in range(first, last, step):
             end = min(begin + step, last)
             rows = reader.read_rows(source, begin, end)
@@ -153,5 +152,5 @@ def _padding(output: Output, rows: int) -> Iterator[tuple[int, npt.NDArray[Any]]
     """Zeros from row `rows` to the end of the shape."""
     row_bytes = output.columns * DTYPES[output.dtype].itemsize
     begin, end = rows * row_bytes, output.rows * row_bytes
-    for position in range(begin, end, BLOCK_BYTES):
-        yield position, np.zeros(min(BLOCK_BYTES, end - position), np.uint8)
+    for position in range(begin, end, PIECE_BYTES):
+        yield position, np.zeros(min(PIECE_BYTES, end - position), np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,30 @@ def verify(
     a manifest the directory is checked as far as the format allows; the report says what that leaves open.
     Raises InputError if the directory or the source cannot be opened as such; what is wrong inside is in the report.
     """
-    folder = Path(directory)
     checkpoint = Checkpoint.open(Path(source), ARCHITECTURES) if source is not None else None
+    return _verify(Path(directory), checkpoint, frozenset(), quick, processes, progress)
+
+
+def verify_unread(
+    directory: Path,
+    read: Set[tuple[str, str]],
+    *,
+    quick: bool = False,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """`verify` for who has read tensors already (the names of their files and theirs), which are not read again."""
+    return _verify(directory, None, read, quick, processes, progress)
+
+
+def _verify(
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    read: Set[tuple[str, str]],
+    quick: bool,
+    processes: int | None,
+    progress: Progress | None,
+) -> Report:
     findings: list[Finding] = []
     try:
         state = ShardedState.open(folder)
@@ -130,7 +152,8 @@ def verify(
         if quick:
             report.not_checked.append("the contents of tensors and side files (quick=True)")
         else:
-            work = _tensor_tasks(ranks, decode=checkpoint is None, canonical=state.manifest is None)
+            unread = [{n: t for n, t in rank.items() if (Path(t.path).name, n) not in read} for rank in ranks]
+            work = _tensor_tasks(unread, decode=checkpoint is None, canonical=state.manifest is None)
             if checkpoint is not None:
                 report.against_source = checkpoint.path
                 work += _source_tasks(checkpoint, state, description, ranks, findings)
@@ -430,8 +453,10 @@ def _compare_side_files(
 def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]:
     """Carry out all tasks; the findings in the order of the tasks, whoever was faster."""
     findings: dict[int, list[Finding]] = {}
+    if not tasks:
+        return []
     progress.begin("verifying", sum(task.nbytes for task in tasks))
-    with Pool(processes, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
+    with Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
         for number, result in run_all(pool, tasks):
             findings[number] = result
             progress.advance(tasks[number].nbytes)

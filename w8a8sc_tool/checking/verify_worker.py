@@ -14,12 +14,11 @@ from ..codec import CodecError, DecodedBlock, MatrixDecoder, Sparsity
 from ..errors import InputError
 from ..io import hashing
 from ..io.files import as_bytes
+from ..io.reading import PIECE_BYTES
 from ..io.safetensors import StoredTensor, TensorFile
 from ..layouts import COMPRESSED, Output
 from ..planning import PlannedModule
 from .findings import Finding
-
-_PIECE_BYTES = 8 << 20
 
 
 class Verifier:
@@ -166,8 +165,8 @@ class Verifier:
 
     def _pieces(self, tensor: StoredTensor) -> Iterator[npt.NDArray[Any]]:
         file = self._file(tensor)
-        for begin in range(tensor.info.begin, tensor.info.end, _PIECE_BYTES):
-            piece = np.empty(min(_PIECE_BYTES, tensor.info.end - begin), np.uint8)
+        for begin in range(tensor.info.begin, tensor.info.end, PIECE_BYTES):
+            piece = np.empty(min(PIECE_BYTES, tensor.info.end - begin), np.uint8)
             file.read_into(begin, piece)
             yield piece
 

@@ -60,7 +60,7 @@ class SourceReader:
         if source.name in self._known:
             return self._known[source.name]
         state, done = self._hashes.pop(source.name, (hashing.new(), 0))
-        piece = np.empty(min(source.nbytes - done, 4 << 20), np.uint8)
+        piece = np.empty(min(source.nbytes - done, reading.PIECE_BYTES), np.uint8)
         fd = self._open(source)
         while done < source.nbytes:
             view = memoryview(piece)[: source.nbytes - done]  # type: ignore[arg-type]

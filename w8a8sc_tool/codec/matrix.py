@@ -37,7 +37,8 @@ Int8 = npt.NDArray[np.int8]
 # Counts are kept in 32 bits, and a matrix this large has no consumer.
 LARGEST_MATRIX: Final = 2**31 - 2**20
 
-BLOCK_BYTES: Final = 8 << 20  # of matrix rows, the size in which matrices are worked on
+# Of matrix rows, the size in which matrices are worked on: rows stay in a core's second-level cache meanwhile.
+BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)

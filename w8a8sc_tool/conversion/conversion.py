@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from ..checking.verify import verify
+from ..checking.verify import verify_unread
 from ..checkpoint import SourceTensor
 from ..errors import InputError, WorkError
 from ..io.limits import noting
@@ -22,7 +22,7 @@ from ..workers.progress import Progress
 from ..workers.tasks import Task, run_all
 from .draft import DirectoryDraft, expected_head
 from .identity import identity, read_identity, shallow_identity
-from .messages import Unit
+from .messages import DAMAGE_REMEDY, Unit
 from .preparation import Prepared
 from .recorder import Recorder
 from .schedule import Event, Made, Schedule, Turn, Written
@@ -59,7 +59,7 @@ class Conversion:
                 self._make(earlier)
             manifests = [draft.finished or self._seal(draft) for draft in self._drafts]
             for draft in self._drafts:
-                self._read_back(draft, quick=not self._settings.verify and draft.finished is None)
+                self._check(draft, quick=not self._settings.verify and draft.finished is None)
             for draft in self._drafts:
                 draft.sealed.publish()
         return manifests
@@ -113,7 +113,8 @@ class Conversion:
                 from ..backends.msmodelslim.compressor import temporary_folder  # it brings the codec along
 
                 msmodelslim = (str(stack.enter_context(temporary_folder())), self._settings.backend.executor)
-            pool = stack.enter_context(Pool(self._processes, _HANDLER, paths, plan.options.max_ratio, msmodelslim))
+            arguments = (paths, plan.options.max_ratio, msmodelslim, self._settings.verify)
+            pool = stack.enter_context(Pool(self._processes, _HANDLER, *arguments))
             self._take_earlier(pool, earlier)
             units = self._units()
             sizes = ", ".join(str(draft.plan.tp) for draft in self._drafts if draft.finished is None)
@@ -176,15 +177,17 @@ class Conversion:
     def _seal(self, draft: DirectoryDraft) -> Manifest:
         return draft.seal(self._checkpoint, self._settings.name, identity(self._checkpoint, self._sources))
 
-    def _read_back(self, draft: DirectoryDraft, *, quick: bool) -> None:
-        """Open the directory as whoever uses it will; quick: without reading the tensors."""
-        report = verify(draft.sealed.partial, quick=quick, processes=self._processes, progress=self._progress)
+    def _check(self, draft: DirectoryDraft, *, quick: bool) -> None:
+        """Open the directory as whoever uses it will, and read what workers have not read back; quick: not that."""
+        report = verify_unread(
+            draft.sealed.partial, draft.written_now, quick=quick, processes=self._processes, progress=self._progress
+        )
         if not report.ok:
             first = report.findings[0]
             raise WorkError(
                 f"reading back what was written found {len(report.findings)} errors, first: {first.message}",
                 first.where,
-                "check disk and memory of this machine, then run the command again with resume=False",
+                DAMAGE_REMEDY,
             )
 
 

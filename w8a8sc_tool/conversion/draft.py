@@ -65,6 +65,7 @@ class DirectoryDraft:
     hashes: list[dict[str, str]] = field(default_factory=list)  # of the tensors, by rank
     results: dict[str, ModuleResult] = field(default_factory=dict)  # by module
     finished: Manifest | None = None
+    written_now: set[tuple[str, str]] = field(default_factory=set)  # by workers of this run: file, tensor
     _complete: set[str] = field(default_factory=set)  # modules that are written
     _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has
 
@@ -206,8 +207,12 @@ class DirectoryDraft:
         self._complete.add(name)
 
     def _keep(self, hashes: dict[RankTensor, str]) -> None:
+        """Hashes of tensors that a worker has written, or handed over because they are small."""
         for (rank, tensor), value in hashes.items():
             self.hashes[rank][tensor] = value
+            file = self.ranks[rank]
+            if not file.is_small(tensor):
+                self.written_now.add((file.path.name, tensor))
 
     def sync(self) -> None:
         """Make all that has been written durable."""

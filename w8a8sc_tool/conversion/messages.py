@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from ..io.safetensors import TensorInfo
 from ..planning import Fallback, PlannedModule
+
+DAMAGE_REMEDY: Final = "check disk and memory of this machine, then run the command again with resume=False"
 
 RankTensor = tuple[int, str]
 """A tensor of a directory: rank and name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..backends.native import Shards, compress_shards
 from ..backends.produce import blocks, unchanged_source
+from ..backends.shards import CompressedShard
 from ..backends.tiles import Run, TileStore, rows_of_tile
 from ..checkpoint import SourceTensor
 from ..checkpoint.reader import SourceReader
@@ -20,13 +21,20 @@ from ..layouts import Output
 from ..planning import PlannedModule
 from ..resharding.source import ShardedTensor, tiles_of
 from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
+from .read_back import ReadBack
 
 
 class Converter:
     """Works on one unit at a time; a compressed weight waits here for its offsets, until `write` is called."""
 
-    def __init__(self, paths: list[list[str]], max_ratio: float, vendor: tuple[str, str] | None = None) -> None:
-        """paths: the rank files, by directory and rank; they exist already.
+    def __init__(
+        self,
+        paths: list[list[str]],
+        max_ratio: float,
+        vendor: tuple[str, str] | None = None,
+        read_back: bool = False,
+    ) -> None:
+        """paths: the rank files, by directory and rank; they exist already. read_back: check all that is written.
 
         vendor: to compress through msmodelslim, a folder for its temporary files and its executor.
         """
@@ -38,6 +46,7 @@ class Converter:
         self._paths = [[Path(path) for path in directory] for directory in paths]
         self._fds: dict[tuple[int, int], int] = {}
         self._max_ratio = max_ratio
+        self._read_back = ReadBack() if read_back else None
         self._reader = SourceReader()
         self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
 
@@ -94,11 +103,9 @@ class Converter:
         if raw:
             outputs = {number: planned.module.weight for number, planned in raw.items()}
             self._write_outputs(outputs, Unit(name, raw, offsets), offsets, hashes, {})
-        for number, (_, shards) in waiting.items():
+        for number, (planned, shards) in waiting.items():
             for rank, shard in enumerate(shards or ()):
-                for leaf in ("weight", "index", "info"):
-                    key = (rank, f"{name}.{leaf}")
-                    hashes[number][key] = self._write_pieces(number, rank, offsets[number][key], shard.pieces(leaf))
+                hashes[number] |= self._write_shard(planned, shard, number, rank, offsets[number])
         return hashes
 
     def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
@@ -143,22 +150,44 @@ class Converter:
             if offset is None:
                 small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
             else:
-                self._write(number, rank, offset + position, values)
+                self._write(number, rank, offset + position, values, name)
         for (number, rank), state in states.items():
             hashes[number][rank, name] = hashing.text(state)
         for (number, rank), source in same.items():  # its bytes have been hashed as they were read
             hashes[number][rank, name] = source.hash(self._reader)
 
-    def _write_pieces(self, number: int, rank: int, offset: int, pieces: Sequence[npt.NDArray[Any]]) -> str:
-        state = hashing.new()
-        for piece in pieces:
-            self._write(number, rank, offset, piece)
-            state.update(as_bytes(piece))
-            offset += piece.nbytes
-        return hashing.text(state)
+    def _write_shard(
+        self,
+        planned: PlannedModule,
+        shard: CompressedShard,
+        number: int,
+        rank: int,
+        offsets: Mapping[RankTensor, int],
+    ) -> dict[RankTensor, str]:
+        """Write a rank's compressed weight; returns the hashes of its three tensors."""
+        module = planned.module
+        hashes: dict[RankTensor, str] = {}
+        edges: dict[str, tuple[int, int]] = {}
+        for leaf in ("weight", "index", "info"):
+            name = f"{module.name}.{leaf}"
+            end = begin = offsets[rank, name]
+            state = hashing.new()
+            for piece in shard.pieces(leaf):
+                self._write(number, rank, end, piece, name)
+                state.update(as_bytes(piece))
+                end += piece.nbytes
+            hashes[rank, name] = hashing.text(state)
+            edges[leaf] = begin, end
+        if self._read_back is not None:
+            path = self._paths[number][rank]
+            self._read_back.decode(self._fd(number, rank), path, module.name, edges, module.sparsity)
+        return hashes
 
-    def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any]) -> None:
-        files.write_at(self._fd(number, rank), self._paths[number][rank], as_bytes(values), offset)
+    def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any], tensor: str) -> None:
+        fd, path = self._fd(number, rank), self._paths[number][rank]
+        files.write_at(fd, path, as_bytes(values), offset)
+        if self._read_back is not None:
+            self._read_back.compare(fd, path, values, offset, tensor)
 
     def _fd(self, number: int, rank: int) -> int:
         if (number, rank) not in self._fds:

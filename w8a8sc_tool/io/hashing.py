@@ -10,7 +10,6 @@ from blake3 import blake3
 from . import reading
 
 PREFIX = "blake3:"
-_PIECE = 4 << 20
 
 
 def new() -> blake3:
@@ -30,7 +29,7 @@ def of_file(path: str | os.PathLike[str]) -> tuple[int, str]:
     """Size and hash of a file, read in pieces."""
     state = blake3()
     size = 0
-    for piece in reading.pieces(Path(path), _PIECE):
+    for piece in reading.pieces(Path(path), reading.PIECE_BYTES):
         state.update(piece)
         size += len(piece)
     return size, text(state)
@@ -49,7 +48,7 @@ def of_range(path: str | os.PathLike[str], begin: int, end: int) -> str | None:
     try:
         if reading.size_of(fd, file) < end:
             return None
-        piece = bytearray(min(_PIECE, end - begin))
+        piece = bytearray(min(reading.PIECE_BYTES, end - begin))
         while begin < end:
             view = memoryview(piece)[: end - begin]
             reading.read_at(fd, file, view, begin)

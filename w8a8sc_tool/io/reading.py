@@ -22,6 +22,9 @@ from .failures import access_failure, work_failure
 
 T = TypeVar("T")
 
+PIECE_BYTES: Final = 1 << 20
+"""Files are worked through in pieces that stay in a core's second-level cache between reading, hashing and writing."""
+
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 

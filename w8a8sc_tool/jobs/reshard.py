@@ -36,7 +36,6 @@ from ..workers.progress import Progress, Silent
 
 _DESCRIPTION: Final = "quant_model_description.json"
 _NAME_SUFFIX: Final = re.compile(r"-w8a8sc?-310-vllm-tp\d+$", re.IGNORECASE)
-_BLOCK_BYTES: Final = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> No
         files.write_at(fd, path, header, 0)
         for tensor, info in zip(order, placed):
             rows = tensor.shape[0] if tensor.shape else 1
-            step = max(1, _BLOCK_BYTES * rows // max(1, info.nbytes))
+            step = max(1, reading.PIECE_BYTES * rows // max(1, info.nbytes))
             for first in range(0, rows, step):
                 values = reader.read_rows(tensor, first, min(first + step, rows))
                 offset = len(header) + info.begin + first * (info.nbytes // rows)

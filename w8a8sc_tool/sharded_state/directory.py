@@ -82,7 +82,7 @@ class SealedDirectory:
         fd = files.create(target)
         try:
             state, size = hashing.new(), 0
-            for piece in reading.pieces(source, 4 << 20):
+            for piece in reading.pieces(source, reading.PIECE_BYTES):
                 state.update(piece)
                 files.write_at(fd, target, piece, size)
                 size += len(piece)

@@ -86,6 +86,10 @@ class RankFile:
         """Whether a tensor was announced with its size."""
         return name in self._fixed
 
+    def is_small(self, name: str) -> bool:
+        """Whether a tensor has no offset before the file is finished."""
+        return name in self._tail
+
     def small(self, name: str) -> bytes | None:
         """The bytes of a tensor that has no offset yet; None for all others."""
         return self._tail_bytes[name] if name in self._tail else None
