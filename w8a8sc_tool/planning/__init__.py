@@ -6,7 +6,8 @@
     side_files  the small files of a directory
 
 Plans are printed by a dry run, travel to workers and are stored in manifests. Nothing is read here but headers,
-scalars and small files.
+scalars and small files, and what vLLM would lose if it is not zero or not equal: biases, and a second table beside tied
+embeddings.
 """
 
 from .options import Options

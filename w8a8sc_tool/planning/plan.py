@@ -14,7 +14,7 @@ from ..checkpoint.values import to_float32, to_offset
 from ..errors import InputError, Problem, UsageError, refuse
 from ..io.safetensors import DTYPES
 from ..layouts import COMPRESSED, TARGETS, Module, Output, Target, architecture_of, check_size, modules
-from . import biases, sizes
+from . import biases, embeddings, sizes
 from .options import Options
 from .patterns import matches
 
@@ -139,6 +139,7 @@ def make_plan(checkpoint: Checkpoint, tp: int, options: Options) -> Plan:
         problems += _shortened(module, list(source_problems(module, checkpoint)))
     left_biases = biases.without_parameter(planned_modules, checkpoint.tensors)
     problems += biases.lost(left_biases, checkpoint)
+    problems += embeddings.lost(checkpoint)
     refuse(problems)
     keep = options.keep if options.compress else ("*",)
     planned = tuple(decide(module, checkpoint.tensors, keep) for module in planned_modules)
@@ -196,7 +197,9 @@ def source_problems(module: Module, checkpoint: Checkpoint) -> Iterator[Problem]
     for wanted in module.sources:
         tensor = checkpoint.tensors.get(wanted.name)
         if tensor is None:
-            yield Problem(f"{wanted.name} is missing", str(checkpoint.path), "the checkpoint is incomplete")
+            tied = ", or tie_word_embeddings of config.json should be true" if module.kind == "embedding" else ""
+            remedy = f"the checkpoint is incomplete{tied}"
+            yield Problem(f"{wanted.name} is missing", str(checkpoint.path), remedy)
             continue
         # Some savers write one-element tensors without a dimension, and per-channel values flat.
         if tensor.shape != wanted.shape and _flat(tensor.shape) != _flat(wanted.shape):
