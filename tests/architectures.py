@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
+
+from . import tensors
+from .conftest import edit_json
 
 _MIXED: Final = [
     *(("*.0.self_attn.*", "W8A8"), ("*.0.mlp.down_proj", "W8A8_DYNAMIC"), ("*.1.mlp.down_proj", "FLOAT")),
@@ -28,7 +32,7 @@ _VISION: Final = {
 }
 _QWEN3_VL: Final = {"architecture": "Qwen3VLForConditionalGeneration", "vision": _VISION}
 
-# One layer in three with full attention. Two key heads, and value heads that tiles do not divide at TP 4.
+# One layer in three with full attention; at TP 4 a rank's value rows are no whole tiles.
 _HYBRID: Final = {
     "full_attention_interval": 3,
     "linear_num_key_heads": 4,
@@ -72,10 +76,17 @@ CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
             ],
         },
     ),
-    # Fewer kv heads than ranks, norms of the tower that have a bias, gates in W8A8_DYNAMIC.
+    # Fewer kv heads than ranks, gates in W8A8_DYNAMIC, a tower that is quantized in part.
     "qwen3.5 tied": (
         (512, 1536, 3, 8, 2, 256, 2001),
-        {**_QWEN3_5, **_TIED, "types": [_FLOAT_TOWER, ("*.in_proj_[ba]", "W8A8_DYNAMIC"), ("*.down_proj", "W8A8")]},
+        {
+            **_QWEN3_5,
+            **_TIED,
+            "types": [
+                *(("*.visual.*.attn.*", "W8A8_DYNAMIC"), ("*.visual.*.mlp.linear_fc1", "W8A8"), _FLOAT_TOWER),
+                *(("*.in_proj_[ba]", "W8A8_DYNAMIC"), ("*.down_proj", "W8A8")),
+            ],
+        },
     ),
     "qwen3-moe": (
         (512, 1536, 3, 8, 4, 128, 1001),
@@ -111,4 +122,16 @@ def make(name: str, folder: Path) -> Path:
     model = Model(*sizes, float_layers=(), vision=more.pop("vision", None), text=more.pop("text", None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, name, model)
-        return synthesize(folder / f"{name.replace(' ', '-')}-w8a8s", name, **more)
+        source = synthesize(folder / f"{name.replace(' ', '-')}-w8a8s", name, **more)
+    if more["architecture"].startswith("Qwen3_5"):
+        _add_draft(source, model.hidden_size)
+    return source
+
+
+def _add_draft(source: Path, hidden: int) -> None:
+    """Some of the tensors of multi-token prediction, which published checkpoints have and vLLM's class leaves out."""
+    draft = {"mtp.fc.weight": (hidden, 2 * hidden), "mtp.norm.weight": (hidden,)}
+    (weights,) = source.glob("*.safetensors")
+    made = {name: tensors.entry("F16", np.ones(shape)) for name, shape in draft.items()}
+    tensors.write(weights, tensors.read(weights) | made)
+    edit_json(source / "quant_model_description.json", lambda content: content.update(dict.fromkeys(draft, "FLOAT")))

@@ -70,7 +70,8 @@ def test_layers_are_of_two_kinds(source: Path) -> None:
     assert kinds == [True, True, False, True]
     assert [f"{LAYERS}.{number}.self_attn.o_proj" in planned for number in range(4)] == [not kind for kind in kinds]
     names = {piece.name for module in planned.values() for piece in module.sources}
-    assert names == set(Checkpoint.open(source, ARCHITECTURES).tensors)
+    left = set(Checkpoint.open(source, ARCHITECTURES).tensors) - names
+    assert left == {"mtp.fc.weight", "mtp.norm.weight"}
 
 
 def test_without_layer_types_the_interval_says_which(source: Path) -> None:
@@ -133,8 +134,6 @@ def test_norms_of_the_decoder_have_no_bias(own: Path) -> None:
 
 
 def test_layers_of_multi_token_prediction_are_left_out_with_a_note(own: Path) -> None:
-    add(own, "mtp.fc.weight", np.ones((512, 1024)))
-    add(own, "mtp.layers.0.self_attn.q_proj.weight", np.ones((8, 8)))
     (planned,) = plan(own, target="0.23")
     (note,) = (note for note in planned.warnings if "mtp" in note)
     assert "2 tensors mtp.* are left out: directories serve without multi-token prediction" in note

@@ -45,8 +45,8 @@ def _equal(first: SourceTensor, second: SourceTensor) -> bool:
     try:
         for begin in range(0, first.shape[0], step):
             end = min(begin + step, first.shape[0])
-            values = (to_float32(reader.read_rows(one, begin, end), one.dtype) for one in (first, second))
-            if not np.array_equal(*values, equal_nan=True):
+            a, b = (to_float32(reader.read_rows(source, begin, end), source.dtype) for source in (first, second))
+            if not np.array_equal(a, b, equal_nan=True):
                 return False
     finally:
         reader.close()
