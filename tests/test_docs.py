@@ -7,8 +7,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from w8a8sc_tool.checkpoint import Description, ModelConfig
 from w8a8sc_tool.cli.main import group
-from w8a8sc_tool.layouts import REGISTRY
+from w8a8sc_tool.layouts import ARCHITECTURES, REGISTRY, TARGETS, expert_members, linear_members, same_tensors
+from w8a8sc_tool.planning.preset import shipped
 from w8a8sc_tool.runtime.models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +34,29 @@ def test_links_lead_somewhere() -> None:
 def test_every_architecture_is_listed_with_what_runs_it() -> None:
     lines = (ROOT / "docs" / "models.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
-    assert {row[0].strip("`"): row[3].startswith("yes") for row in rows} == {name: name in MODELS for name in REGISTRY}
+    assert {row[0].strip("`"): row[5].startswith("yes") for row in rows} == {name: name in MODELS for name in REGISTRY}
+    presets: dict[str, list[str]] = {name: [] for name in REGISTRY}
+    for preset in shipped():
+        presets[preset.match.architecture if preset.match else ""].append(preset.name)
+    assert {row[0].strip("`"): row[3] for row in rows} == {
+        name: ", ".join(sorted(names, key=_numbers)) or "none" for name, names in presets.items()
+    }
+    assert {row[0].strip("`"): row[4] for row in rows} == {name: _releases(name) for name in REGISTRY}
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def _releases(architecture: str) -> str:
+    """The targets, those that want the same tensors of a model without W8A8_DYNAMIC linear layers together."""
+    config = ModelConfig.of(
+        {**REGISTRY[architecture].config, "architectures": [architecture]}, Path("config.json"), ARCHITECTURES
+    )
+    types = {f"{name}.weight": "FLOAT" for name in (*linear_members(config), *expert_members(config))}
+    description = Description(Path("description"), types, dict(types))
+    groups = [", ".join(same_tensors(config, description, 1, target)) for target in TARGETS]
+    return "; ".join(dict.fromkeys(groups))
 
 
 # Files that documents and comments name by their path in the repository.

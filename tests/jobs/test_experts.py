@@ -19,8 +19,9 @@ from w8a8sc_tool.sharded_state import ShardedState
 from w8a8sc_tool.targets import TARGETS
 
 from .. import tensors
-from ..architectures import make
+from ..architectures import CHECKPOINTS, make
 from ..conftest import edit_json
+from .test_compress import check_values
 
 WEIGHTS = "quant_model_weight_w8a8s.safetensors"
 DESCRIPTION = "quant_model_description.json"
@@ -99,6 +100,22 @@ def test_the_share_that_was_compressed(source: Path, tmp_path: Path) -> None:
     compressed = sum(shape[0] * shape[1] for shape in shapes if shape)
     assert result.compressed_share == pytest.approx(compressed / sum(map(len, weights)))
     assert 0.2 < compressed / sum(map(len, weights)) < 0.8
+
+
+def test_eight_ranks_on_one_key_value_head(tmp_path: Path) -> None:
+    source = make("qwen3-moe tied", tmp_path)
+    (result,) = compress(source, tmp_path, tp=8, processes=1)
+    check_values(source, result.directory, 8)
+
+
+def test_a_checkpoint_of_other_types_passes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As msmodelslim's recipes make it: attention W8A8, experts W8A8_DYNAMIC."""
+    sizes, more = CHECKPOINTS["qwen3-moe tied"]
+    monkeypatch.setitem(CHECKPOINTS, "other", (sizes, {**more, "types": [("*.self_attn.*", "W8A8")]}))
+    source = make("other", tmp_path)
+    (result,) = compress(source, tmp_path, tp=2, processes=1)
+    assert (result.weight_ratio, result.compressed_share) == (None, 0)
+    check_values(source, result.directory, 2)
 
 
 def refused(folder: Path) -> list[str]:
