@@ -53,29 +53,42 @@ def stages(rounds: int, json: str | None, folder: str) -> None:
 @_rounds(3)
 @_json
 @_folder
-@click.option("--layers", type=int, multiple=True, default=(2, 8, 36), show_default=True)
-@click.option("--tp", type=int, multiple=True, default=(1, 4, 8), show_default=True)
-@click.option("-j", "--processes", type=int, multiple=True, default=(1, 2), show_default=True)
-def job(rounds: int, json: str | None, folder: str, layers: tuple[int], tp: tuple[int], processes: tuple[int]) -> None:
-    """Whole conversions of a synthesized Qwen3-8B: 12 GB in, 10 GB out at all 36 layers."""
+@click.option("--layers", type=int, default=9, show_default=True)
+@click.option("--vocabulary", type=int, default=37984, show_default=True, help="Tokens; Qwen3-8B has 151936.")
+@click.option("--tp", type=int, multiple=True, default=(1, 4), show_default=True)
+@click.option("-j", "--processes", type=int, multiple=True, default=(2,), show_default=True)
+@click.option("--against", type=Path, help="A checkout of another version, to take turns.")
+def job(
+    rounds: int,
+    json: str | None,
+    folder: str,
+    layers: int,
+    vocabulary: int,
+    tp: tuple[int],
+    processes: tuple[int],
+    against: Path | None,
+) -> None:
+    """Whole conversions of a synthesized Qwen3-8B, of full width: by default a quarter of it, 3.2 GB."""
     from .job import run
 
     Path(folder).mkdir(exist_ok=True)
-    run(rounds, json, folder, list(layers), list(tp), list(processes))
+    run(rounds, json, folder, layers, vocabulary, list(tp), list(processes), against)
 
 
 @group.command()
 @_rounds(5)
 @_json
 @_folder
-@click.option("--memory", default="/dev/shm", show_default=True, help="A folder in memory: 4 GB at all 36 layers.")
-@click.option("--layers", type=int, default=36, show_default=True)
-def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int) -> None:
-    """Conversions with one process, two, ... up to the cores there are, without a disk in the way."""
+@click.option("--memory", default="/dev/shm", show_default=True, help="A folder in memory: 3 GB by default.")
+@click.option("--layers", type=int, default=9, show_default=True)
+@click.option("--vocabulary", type=int, default=37984, show_default=True, help="Tokens; Qwen3-8B has 151936.")
+@click.option("--times", type=int, default=4, show_default=True, help="Compute for so many times that model's bytes.")
+def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int, vocabulary: int, times: int) -> None:
+    """Conversions with one process, two, ... without a disk in the way, and what a model says of more cores."""
     from .scaling import run
 
     Path(folder).mkdir(exist_ok=True)
-    run(rounds, json, folder, memory, layers)
+    run(rounds, json, folder, memory, layers, vocabulary, times)
 
 
 @group.command()

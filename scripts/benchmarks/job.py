@@ -1,97 +1,103 @@
-"""Whole conversions against the limits of the machine: its disk, and the codec on its cores."""
+"""Whole conversions in turns with a plain copy of as many bytes, and with another version of this project."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
-import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from w8a8sc_tool import inspect
-from w8a8sc_tool.codec import encode_matrix
-from w8a8sc_tool.io import hashing
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
-from . import measure, weights
+from . import measure
 
 BLOCK = 8 << 20
+ROOT = Path(__file__).resolve().parents[2]
+HEADINGS = ["TP", "-j", "version", "processor s", "with read-back", "wall / copy's", "read-back / without", "peak MiB"]
 
 
-def run(rounds: int, json: str | None, folder: str, layers: list[int], sizes: list[int], processes: list[int]) -> None:
-    """A table row per conversion: layers, TP size, -j; every round also times the plain copy."""
-    rows = [
-        ["layers", "TP", "-j", "job s", "with read-back s", "disk s", "codec and hash s", "job / limit", "peak MiB"]
-    ]
-    results = []
+def run(
+    rounds: int,
+    json: str | None,
+    folder: str,
+    layers: int,
+    vocabulary: int,
+    sizes: list[int],
+    processes: list[int],
+    against: Path | None,
+) -> None:
+    """Rows per TP size and -j, one per version; every round also times the plain copy."""
     place = Path(folder)
-    rates = _rates(rounds)
-    for count in layers:
-        model = place / f"Bench{count}-w8a8s"
-        if not model.exists():
-            synthesize(model, "qwen3-8b", layers=count)
-        for tp in sizes:
-            for number in processes:
-                found = one(model, place / "out", tp, number, rounds, rates)
-                results.append({"layers": count, "tp": tp, "processes": number, **found})
-                limit = max(statistics.median(found["disk"]), found["codec"])
-                rows.append(
-                    [str(count), str(tp), str(number)]
-                    + [
-                        measure.told_seconds(found["job"]),
-                        f"{found['verified']:.1f}",
-                        measure.told_seconds(found["disk"]),
-                        f"{found['codec']:.1f}",
-                    ]
-                    + [f"{statistics.median(found['job']) / limit:.2f}", f"{found['peak'] / 2**20:.0f}"]
-                )
+    model = place / f"Bench{layers}-{vocabulary}-w8a8s"
+    if not model.exists():
+        synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
+    versions = {"this": ROOT} | ({"other": against} if against is not None else {})
+    rows, results = [HEADINGS], []
+    for tp in sizes:
+        for number in processes:
+            runs = one(model, place / "out", tp, number, rounds, versions)
+            results.append({"tp": tp, "processes": number, **runs})
+            for version in versions:
+                rows.append([str(tp), str(number), version, *_figures(runs, version)])
                 print("|", " | ".join(rows[-1]), "|", file=sys.stderr, flush=True)
     measure.table(rows)
-    measure.save(json, "job", {"rates": rates, "jobs": results})
+    for runs in results if against is not None else []:
+        ratio = measure.ratio(_column(runs, "other with read-back", 0), _column(runs, "this with read-back", 0))
+        print(f"TP {runs['tp']}, -j {runs['processes']}: {ratio:.2f} of the other version's processor time\n")
+    measure.save(json, "job", {"layers": layers, "vocabulary": vocabulary, "jobs": results})
 
 
-def one(model: Path, out: Path, tp: int, processes: int, rounds: int, rates: dict[str, float]) -> dict[str, Any]:
-    """Seconds of a conversion and of a copy of as many bytes, in turns."""
-    command = [str(Path(sys.executable).parent / "w8a8sc"), "compress", str(model), "--tp", str(tp), "-q"]
+def _column(runs: dict[str, Any], name: str, column: int) -> list[float]:
+    """Processor seconds (0) or seconds (1) of the rounds."""
+    return [each[column] for each in runs[name]]
+
+
+def _figures(runs: dict[str, Any], version: str) -> list[str]:
+    plain, checked = version, f"{version} with read-back"
+    walls = {name: _column(runs, name, 1) for name in (plain, checked, "copy")}
+    return [
+        measure.told_seconds(_column(runs, plain, 0)),
+        measure.told_seconds(_column(runs, checked, 0)),
+        f"{measure.ratio(walls['copy'], walls[plain]):.2f}",
+        f"{measure.ratio(walls[plain], walls[checked]):.2f}",
+        f"{max(_column(runs, checked, 2)) / 2**20:.0f}",
+    ]
+
+
+def one(model: Path, out: Path, tp: int, processes: int, rounds: int, versions: dict[str, Path]) -> dict[str, Any]:
+    """By name of what takes turns, for each round: processor seconds, seconds, peak bytes of memory."""
+    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(model), "--tp", str(tp), "-q"]
     command += ["-j", str(processes), "-o", str(out)]
-    found: dict[str, Any] = {"job": [], "disk": [], "peak": 0}
-    read = sum(path.stat().st_size for path in model.iterdir())
-    for number in range(rounds + 1):
-        shutil.rmtree(out, ignore_errors=True)
-        os.sync()
-        warm(model)
-        last = number == rounds
-        run = measure.Peak(command if last else [*command, "--no-verify"])
-        if last:
-            found["verified"] = run.seconds
-            break
-        found["job"].append(run.seconds)
-        found["peak"] = max(found["peak"], run.bytes)
-        written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        shutil.rmtree(out)
-        os.sync()
-        warm(model)
-        found["disk"].append(_copy(model, out.with_name("copy"), written))
+    runs: dict[str, Any] = {"copy": []}
+    written = 0
+    for _ in range(rounds):
+        for version, root in versions.items():
+            for suffix, options in ((" with read-back", []), ("", ["--no-verify"])):
+                _clear(out, model)
+                before = _children_seconds()
+                peak = measure.Peak([*command, *options], {"PYTHONPATH": str(root)})
+                figures = (_children_seconds() - before, peak.seconds, peak.bytes)
+                runs.setdefault(version + suffix, []).append(figures)
+                written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        _clear(out, model)
+        runs["copy"].append(_copy(model, out.with_name("copy"), written))
     shutil.rmtree(out, ignore_errors=True)
-    compressed = sum(row.bytes for row in inspect(model).modules if row.linear and row.quantization == "W8A8S")
-    cores = min(processes, len(os.sched_getaffinity(0)))
-    found["codec"] = (compressed / rates["encode"] + (read + written) / rates["hash"]) / cores
-    return found | {"read": read, "written": written}
+    return runs | {"read": sum(path.stat().st_size for path in model.iterdir()), "written": written}
 
 
-def _rates(rounds: int) -> dict[str, float]:
-    """Bytes per second of one thread."""
-    weight = weights.recipe(2048, "qwen3-8b")
-    times = measure.in_turns(
-        rounds + 2,
-        encode=lambda: encode_matrix(weight),
-        hash=lambda: hashing.of_bytes(memoryview(weight.reshape(-1).view(np.uint8))),
-    )
-    return {name: weight.nbytes / statistics.median(seconds) for name, seconds in times.items()}
+def _clear(out: Path, model: Path) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    os.sync()
+    warm(model)
+
+
+def _children_seconds() -> float:
+    """Processor seconds of all processes that have been waited for, theirs included."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def warm(model: Path) -> None:
@@ -103,12 +109,12 @@ def warm(model: Path) -> None:
                 pass
 
 
-def _copy(model: Path, target: Path, written: int) -> float:
-    """Seconds to read every byte of the source and to write `written` of them, in 8 MiB blocks, with fsync."""
+def _copy(model: Path, target: Path, written: int) -> tuple[float, float, int]:
+    """Read every byte of the source and write `written` of them, in 8 MiB blocks, with fsync: as `one`'s figures."""
     sources = sorted(model.glob("*.safetensors"))
     share = written / sum(path.stat().st_size for path in sources)
     block = bytearray(BLOCK)
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     done = seen = 0
     with target.open("wb", buffering=0) as output:
         for path in sources:
@@ -119,6 +125,6 @@ def _copy(model: Path, target: Path, written: int) -> float:
                     output.write(memoryview(block)[:size])
                     done += size
         os.fsync(output.fileno())
-    seconds = time.perf_counter() - started
+    figures = (time.process_time() - processor, time.perf_counter() - started, BLOCK)
     target.unlink()
-    return seconds
+    return figures

@@ -1,4 +1,13 @@
-"""How the work scales with processes while no disk is in the way: source in the page cache, output in memory."""
+"""How the work scales with processes: measured up to the cores there are, computed for more from what is serial.
+
+The model. A job's time on N cores is
+
+    start + N forks + max(work / N, longest unit, parent, busiest file) + end
+
+work: all that workers do; longest unit: the largest module, which one worker makes; parent: the parent's time for all
+units; busiest file: the writing into one rank's file, which Linux lets one process at a time do. All are measured in
+one process, in processor time, with the output in memory; a disk is not part of it.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +17,151 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+from w8a8sc_tool.conversion.worker import Converter
+from w8a8sc_tool.io import files
+from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
 from .job import warm
 
+CORES = (2, 16, 64, 192)
+FORK_SECONDS = 0.01  # of one more worker, by `start`: 0.07 s for a pool of eight
 
-def run(rounds: int, json: str | None, folder: str, memory: str, layers: int) -> None:
-    """A row per number of processes, in turns. No FLOAT layers and a small vocabulary: those are for the disk."""
-    model = Path(folder) / f"Scaling{layers}-w8a8s"
+
+class Clock:
+    """Processor seconds of the parts of a job that runs in this process."""
+
+    def __init__(self) -> None:
+        self.units: Counter[str] = Counter()
+        self.files: Counter[str] = Counter()
+        self.first = self.last = 0.0  # when units were first and last at work
+
+
+def run(rounds: int, json: str | None, folder: str, memory: str, layers: int, vocabulary: int, times: int) -> None:
+    """Times of jobs with one process, two, ... in turns; then the parts, and what the model makes of them."""
+    model = Path(folder) / f"Bench{layers}-{vocabulary}-w8a8s"
     if not model.exists():
-        synthesize(model, "qwen3-8b", layers=layers, vocabulary=4096, types=[])
+        synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
     out = Path(memory) / f"w8a8sc-scaling-{os.getpid()}"
     counts = range(1, len(os.sched_getaffinity(0)) + 1)
-    times: dict[int, list[float]] = {count: [] for count in counts}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     try:
         for _ in range(rounds):
             for count in counts:
-                times[count].append(_once(model, out, count))
+                seconds[count].append(_once(model, out, count))
+        parts = {tp: _parts(model, out, tp, times) for tp in (1, 4)}
     finally:
         shutil.rmtree(out, ignore_errors=True)
     rows = [["-j", "job s", "of -j 1"]]
-    for count, seconds in times.items():
-        ratio = statistics.median(times[1]) / statistics.median(seconds)
-        rows.append([str(count), measure.told_seconds(seconds), f"{ratio:.2f}"])
+    for count, each in seconds.items():
+        rows.append([str(count), measure.told_seconds(each), f"{measure.ratio(each, seconds[1]):.2f}"])
     measure.table(rows)
-    measure.save(json, "scaling", {"layers": layers, "seconds": times})
+    measure.table([["TP", *parts[1]]] + [[str(tp), *(f"{v:.2f}" for v in part.values())] for tp, part in parts.items()])
+    speedups = {
+        tp: {cores: model_seconds(part, 1) / model_seconds(part, cores) for cores in CORES}
+        for tp, part in parts.items()
+    }
+    rows = [["TP", *(f"{cores} cores" for cores in CORES), "what limits 64"]]
+    rows += [[str(tp), *(f"{v:.1f}" for v in each.values()), limit(parts[tp], 64)] for tp, each in speedups.items()]
+    measure.table(rows)
+    measure.save(json, "scaling", {"seconds": seconds, "parts": parts, "speedups": speedups})
+
+
+def model_seconds(parts: dict[str, float], cores: int) -> float:
+    """The model's seconds of a job on so many cores."""
+    bound = max(parts["work"] / cores, *(parts[name] for name in ("longest unit", "parent", "busiest file")))
+    return parts["start"] + FORK_SECONDS * cores + bound + parts["end"]
+
+
+def limit(parts: dict[str, float], cores: int) -> str:
+    """The largest of the parts that are not shared out, or the work itself."""
+    bounds = {name: parts[name] for name in ("longest unit", "parent", "busiest file")}
+    return max(
+        {"work": parts["work"] / cores} | bounds, key=lambda name: ({"work": parts["work"] / cores} | bounds)[name]
+    )
+
+
+def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
+    """What a job consists of; what grows with the model's bytes times `times`."""
+    clock = Clock()
+    write = files.write_at
+
+    def timed_write(fd: int, path: Path, data: Any, offset: int) -> None:
+        started = time.thread_time()
+        write(fd, path, data, offset)
+        clock.files[path.name] += time.thread_time() - started
+
+    class InProcess:
+        """A pool of one worker that is no process."""
+
+        def __init__(self, count: int, handler: str, *arguments: Any) -> None:
+            self._worker, self._answers = Converter(*arguments), list[tuple[int, Any]]()
+
+        def __enter__(self) -> InProcess:
+            return self
+
+        def __exit__(self, *exception: object) -> None: ...
+
+        @property
+        def busy(self) -> bool:
+            return bool(self._answers)
+
+        def idle(self) -> list[int]:
+            return [] if self._answers else [0]
+
+        def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
+            started = time.thread_time()
+            clock.first = clock.first or started
+            self._answers.append((0, getattr(self._worker, method)(*arguments)))
+            clock.last = time.thread_time()
+            clock.units[task] += clock.last - started
+
+        def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
+            answers, self._answers = self._answers, []
+            return answers
+
+    shutil.rmtree(out, ignore_errors=True)
+    warm(model)
+    started = time.thread_time()
+    with (
+        mock.patch("w8a8sc_tool.conversion.conversion.Pool", InProcess),
+        mock.patch.object(files, "write_at", timed_write),
+    ):
+        compress(model, out, tp=tp, verify=False)
+    ended = time.thread_time()
+    work = sum(clock.units.values())
+    longest = max(seconds * (times if "layers" not in name else 1) for name, seconds in clock.units.items())
+    return {
+        "start": _start(model) + clock.first - started,
+        "work": work * times,
+        "longest unit": longest,
+        "parent": (clock.last - clock.first - work) * times,
+        "busiest file": max(clock.files.values()) * times,
+        "end": ended - clock.last,
+    }
+
+
+def _start(model: Path) -> float:
+    """Seconds until workers work that are none of this process's: the interpreter, and the first worker."""
+    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(model), "--dry-run", "--json"]
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def _once(model: Path, out: Path, processes: int) -> float:
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
-    command = [str(Path(sys.executable).parent / "w8a8sc"), "compress", str(model), "--no-verify", "-q"]
+    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(model), "--no-verify", "-q"]
     started = time.perf_counter()
     subprocess.run([*command, "-j", str(processes), "-o", str(out)], check=True)
     return time.perf_counter() - started

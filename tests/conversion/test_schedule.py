@@ -97,8 +97,16 @@ def test_what_waits_is_bounded(seed: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert workers.most_held <= 3 + 4  # until 25 bytes are exceeded, and one more per worker in the making
 
 
+def test_many_workers_begin_with_several_that_are_not_compressed() -> None:
+    units = [unit(f"plain {number}", number, compress=False) for number in range(5)]
+    workers = Workers(12, 0)
+    run(units + [unit(f"unit {number}") for number in range(30)], workers)
+    first = [name for _, _, name in workers.calls[:12]]
+    assert first == ["plain 4", "plain 3", "plain 2", *(f"unit {number}" for number in range(9))]
+
+
 @pytest.mark.parametrize("seed", range(10))
-def test_one_worker_at_a_time_does_what_is_not_compressed(seed: int) -> None:
+def test_one_of_few_workers_does_what_is_not_compressed(seed: int) -> None:
     """As long as there is anything to compress; the largest first."""
     units = [unit(f"plain {number}", number, compress=False) for number in range(5)]
     units += [unit(f"unit {number}") for number in range(30)]

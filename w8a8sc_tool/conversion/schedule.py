@@ -11,6 +11,7 @@ from .messages import Hashes, Offsets, Unit, UnitResult
 
 # Compressed weights that wait for their offsets, all workers together; one more per worker is in the making.
 BYTES_IN_FLIGHT: Final = 384 << 20
+_WORKERS_PER_PLAIN: Final = 4
 
 
 class Workers(Protocol):
@@ -58,7 +59,8 @@ class Schedule:
 
     A unit gives Made; one with a compressed weight then Turn, in the order of the plan whoever is faster, so that files
     do not depend on timing, and last Written. Layers that are not compressed keep a disk busy and a processor idle, so
-    one worker at a time does those. At most BYTES_IN_FLIGHT of compressed weights wait for their offsets.
+    one of four workers does those, the largest first: on many cores, they would be what ends last. At most
+    BYTES_IN_FLIGHT of compressed weights wait for their offsets.
     """
 
     def __init__(self, units: Sequence[Unit], pool: Workers) -> None:
@@ -92,8 +94,9 @@ class Schedule:
             self._writing[number] = unit
             self._pool.call(number, unit.name, "write", unit.name, offsets)
             return
-        plain_at_work = any(not unit.compress for unit in self._making.values())
-        if self._plain and (not plain_at_work or not self._pending):
+        plain_at_work = sum(not unit.compress for unit in self._making.values())
+        workers = len(self._pool.idle()) + len(self._making) + len(self._writing)
+        if self._plain and (plain_at_work < max(1, workers // _WORKERS_PER_PLAIN) or not self._pending):
             unit = self._plain.popleft()
         elif self._pending and (self._held < BYTES_IN_FLIGHT or not self._pool.busy):
             unit = self._pending.popleft()
