@@ -309,6 +309,7 @@ def test_a_template_without_an_end_is_stopped(
         generate(bare, prompt="Hello")
 
 
+@pytest.mark.slow
 def test_what_the_files_say_of_generating(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     """End tokens of both files that vLLM looks at, and sampling unless something else is asked for."""
     bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
@@ -337,6 +338,7 @@ def test_what_the_files_say_of_generating(directories: Callable[[str, int], Path
 # ------------------------------------------------------------------------------------------------- what is refused
 
 
+@pytest.mark.slow
 def test_the_rotation_counts_in_either_layout(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     """The same theta gives the same tokens wherever it stands, another theta others, and yarn none."""
     bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
