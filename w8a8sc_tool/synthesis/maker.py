@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..layouts import CheckpointModule, Source
+from ..layouts.expand import STATIC
 from ..layouts.words import Dealt, Embedding, Linear, Norm, Whole
 from .values import BLOCK_ELEMENTS, Random, encode, normal_table, weight_table
 
@@ -146,8 +147,9 @@ class Maker:
             if shift is not None:  # integers below 2**53: exact in whatever order they are added
                 shifted.append(matrix.astype(np.float64) @ shift)
             yield values
-        self._row_sums[name] = np.concatenate(sums)  # for the biases
-        self._shifted[name] = np.concatenate(shifted) if shifted else np.zeros(n)
+        if layer.module.quantization in STATIC or layer.has_bias or shift is not None:  # experts are thousands
+            self._row_sums[name] = np.concatenate(sums)  # for the biases
+            self._shifted[name] = np.concatenate(shifted) if shifted else np.zeros(n)
 
     def _own_bias(self, layer: _Quantized) -> npt.NDArray[np.float32]:
         """What the model class has a parameter for; zeros where it has none."""
