@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from ..checkpoint.config import Conventions, ModelConfig
@@ -329,14 +330,19 @@ class Architecture:
     def experts_of(self, module: str) -> str | None:
         """The module that joins all routed experts of a layer, of one that is a part of it or that itself."""
         prefix, layer, inside = self._split(module)
-        for row in self.layer_rows if layer >= 0 else ():
-            names = {row.name, *(_renamed(row.name, names) for names in self.released.values())}
-            number = inside.removeprefix(f"{row.name}.").partition(".")[0]
-            if isinstance(row, Experts) and (inside in names or (number != inside and number.isdecimal())):
-                return prefix + (inside if inside in names else row.name)
+        for name in self._experts if layer >= 0 else ():
+            if inside in (name, *(_renamed(name, names) for names in self.released.values())):
+                return module
+            number, dot, _ = inside.removeprefix(f"{name}.").partition(".")
+            if inside.startswith(f"{name}.") and dot and number.isdecimal():
+                return prefix + name
         return None
 
-    @property
+    @cached_property
+    def _experts(self) -> tuple[str, ...]:
+        return tuple(row.name for row in self.layer_rows if isinstance(row, Experts))
+
+    @cached_property
     def layer_rows(self) -> tuple[Row, ...]:
         """The rows of a decoder layer; of all kinds of layers each once, in an order that every kind has them in."""
         if not isinstance(self.layer, Mapping):
