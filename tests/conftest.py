@@ -23,7 +23,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
-    copy = Path(shutil.copytree(tiny, tmp_path / "Tiny-w8a8s-310"))
+    return writable_copy(tiny, tmp_path / "Tiny-w8a8s-310")
+
+
+def writable_copy(checkpoint: Path, target: Path) -> Path:
+    """A copy whose files may be changed."""
+    copy = Path(shutil.copytree(checkpoint, target))
     for path in copy.iterdir():
         path.chmod(0o600)
     return copy

@@ -108,6 +108,10 @@ def _tensor(name: str, /, **changes: object) -> Case:
     return _sealed(f"a tensor {name}", lambda c: c["ranks"][1]["tensors"][2].update(changes))
 
 
+def _norm(content: dict[str, Any]) -> dict[str, Any]:
+    return next(tensor for tensor in content["ranks"][1]["tensors"] if tensor["name"] == "model.norm.weight")
+
+
 def _all_w8a8s(content: dict[str, Any]) -> None:
     """The layers say that nothing is compressed, and so do their tensors."""
     for entry in [*content["layers"], *(tensor for rank in content["ranks"] for tensor in rank["tensors"])]:
@@ -238,6 +242,8 @@ SEALED = [
     _tensor("of another name", name="../../x"),
     _tensor("without a hash", hash="blake3:"),
     _tensor("of another type", quantization="W8A8_DYNAMIC"),
+    _sealed("a norm that is quantized", lambda c: _norm(c).update(quantization="W8A8_DYNAMIC")),
+    _sealed("a norm that is compressed", lambda c: _norm(c).update(quantization="W8A8SC", ratio=0.5)),
     _sealed("a tensor missing", lambda c: c["ranks"][1]["tensors"].pop()),
     _sealed("a tensor twice", lambda c: c["ranks"][1]["tensors"].append(c["ranks"][1]["tensors"][0])),
     _sealed("another architecture", lambda c: c.update(architecture="LlamaForCausalLM")),

@@ -20,7 +20,7 @@ from w8a8sc_tool.targets import TARGETS
 
 from .. import tensors
 from ..architectures import CHECKPOINTS, make
-from ..conftest import edit_json
+from ..conftest import edit_json, writable_copy
 from .test_compress import check_values
 
 WEIGHTS = "quant_model_weight_w8a8s.safetensors"
@@ -126,10 +126,7 @@ def refused(folder: Path) -> list[str]:
 
 @pytest.fixture
 def copy(source: Path, tmp_path: Path) -> Path:
-    folder = Path(shutil.copytree(source, tmp_path / "copy"))
-    for path in folder.iterdir():
-        path.chmod(0o600)
-    return folder
+    return writable_copy(source, tmp_path / "copy")
 
 
 @pytest.mark.parametrize(

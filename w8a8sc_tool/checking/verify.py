@@ -386,6 +386,17 @@ def _check_layers(
         if listed.get(name) != wanted.get(name):
             is_listed, is_wanted = (_size_and_type(layers.get(name)) for layers in (listed, wanted))
             yield Finding(f"layer {name} is {is_listed}, in the model {is_wanted}", str(path))
+    others = {
+        output.name: module.quantization
+        for module in planned_modules
+        if module.kind != "linear"
+        for output in module.outputs
+    }
+    for rank in manifest.ranks:
+        for tensor in rank.tensors:
+            if tensor.quantization != others.get(tensor.name, tensor.quantization):
+                message = f"{tensor.name} is {tensor.quantization}, in the model {others[tensor.name]}"
+                yield Finding(message, str(path))
 
 
 def _size_and_type(layer: tuple[int, int, str | None] | None) -> str:
