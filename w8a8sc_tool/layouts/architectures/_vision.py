@@ -17,6 +17,12 @@ SIZES = {
     "vision_config.num_position_embeddings": 2304,
     "vision_config.out_hidden_size": 3584,
 }
+# The prefix map of vLLM's classes with this tower, undone.
+RENAMED = (
+    ("visual.", "model.visual."),
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head", "lm_head"),
+)
 DEEPSTACK_SIZES = {"vision_config.deepstack_visual_indexes": 3}
 
 

@@ -3,10 +3,8 @@
 from ..words import HIDDEN, Architecture, Embedding, Norm
 from ._decoder import MLP
 from ._gated_delta_net import GATED_ATTENTION, LINEAR_ATTENTION, SIZES
+from ._vision import RENAMED, vision_tower
 from ._vision import SIZES as VISION_SIZES
-from ._vision import vision_tower
-
-_GATES = "vLLM would build queries without gates"
 
 ARCHITECTURE = Architecture(
     "Qwen3_5ForConditionalGeneration",
@@ -17,12 +15,7 @@ ARCHITECTURE = Architecture(
         Embedding("language_model.lm_head", tied_to="language_model.model.embed_tokens"),
     ),
     layers="language_model.model.layers",
-    # The prefix map of vLLM's class, undone.
-    renamed=(
-        ("visual.", "model.visual."),
-        ("language_model.model.", "model.language_model."),
-        ("language_model.lm_head", "lm_head"),
-    ),
+    renamed=RENAMED,
     text="text_config",
     sizes=VISION_SIZES | SIZES,
     # Qwen3_5TextConfig, the same in vLLM 0.18.0's and 0.23.0's copy and in transformers 5.14.1.
@@ -89,7 +82,7 @@ ARCHITECTURE = Architecture(
         "qkv_bias": "vLLM would build biases that the layout does not have",
         "layer_scale": "vLLM would build scales that the layout does not have",
     },
-    needed={"attn_output_gate": (True, _GATES)},
+    needed={"attn_output_gate": (True, "vLLM would build queries without gates")},
     left_out=(
         (
             "mtp.",

@@ -2,7 +2,7 @@
 
 from ..words import HIDDEN, Architecture, Embedding, Norm
 from ._decoder import dense_layer
-from ._vision import DEEPSTACK_SIZES, SIZES, vision_tower
+from ._vision import DEEPSTACK_SIZES, RENAMED, SIZES, vision_tower
 
 ARCHITECTURE = Architecture(
     "Qwen3VLForConditionalGeneration",
@@ -13,12 +13,7 @@ ARCHITECTURE = Architecture(
         Embedding("language_model.lm_head", tied_to="language_model.model.embed_tokens"),
     ),
     layers="language_model.model.layers",
-    # The prefix map of vLLM's class, undone.
-    renamed=(
-        ("visual.", "model.visual."),
-        ("language_model.model.", "model.language_model."),
-        ("language_model.lm_head", "lm_head"),
-    ),
+    renamed=RENAMED,
     text="text_config",
     sizes=SIZES | DEEPSTACK_SIZES,
     # Qwen3VLTextConfig, the same in transformers 4.57.6 and 5.19.0 but for rope_theta, which published files have.
