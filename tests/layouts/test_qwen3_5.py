@@ -197,6 +197,26 @@ def test_layers_of_another_kind_than_the_weights_are_one_problem(own: Path) -> N
         plan(own)
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("linear_num_key_heads", 8, 4),
+        ("linear_num_value_heads", 16, 8),
+        ("linear_value_head_dim", 64, 96),
+        ("linear_conv_kernel_dim", 3, 4),
+        ("num_key_value_heads", 4, 2),
+        ("num_attention_heads", 4, 8),
+    ],
+)
+def test_a_wrong_size_is_one_problem(own: Path, key: str, wrong: int, right: int) -> None:
+    """Rows of in_proj_qkv and of the convolution are sums, of which a size is a part."""
+    edit_json(own / "config.json", lambda content: content["text_config"].update({key: wrong}))
+    with pytest.raises(InputError) as caught:
+        plan(own)
+    (problem,) = caught.value.problems
+    assert problem.message == f"{key} is {wrong} but the weights have {right}"
+
+
 def test_inspect_shows_both_kinds_in_one_table(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(source)]) == 0
     shown = capsys.readouterr().out.splitlines()

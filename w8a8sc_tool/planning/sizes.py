@@ -14,6 +14,10 @@ from ..errors import Problem
 from ..layouts import Architecture, Module, architecture_of, modules
 from ..layouts.words import names_in
 
+Dimension = tuple[str, int]
+"""A tensor of the checkpoint and the number of one of its axes."""
+
+_MOST_CANDIDATES: Final = 4  # values that are tried of a size
 _REMEDY: Final = "config.json and the weights do not belong together"
 
 
@@ -59,7 +63,7 @@ def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
     config, problems = checkpoint.config, []
     wrong = _misfits_of(config, checkpoint)
     while len(wrong) > 1:
-        candidates = ((len(_misfits_of(c, checkpoint)), name, c) for name, c in _candidates(config, wrong))
+        candidates = ((len(_misfits_of(c, checkpoint)), name, c) for name, c in _candidates(config, checkpoint, wrong))
         left, name, best = min(candidates, key=lambda candidate: candidate[0], default=(len(wrong), "", config))
         if left > len(wrong) - 2:
             break
@@ -88,29 +92,40 @@ def _with(config: ModelConfig, name: str, size: int) -> ModelConfig:
     return replace(config, **changes)
 
 
-def misfits(modules: Iterable[Module], checkpoint: Checkpoint) -> list[tuple[int, int]]:
+def misfits(modules: Iterable[Module], checkpoint: Checkpoint) -> dict[Dimension, tuple[int, int]]:
     """Wanted and actual size of every dimension that does not fit, of tensors with the right number of dimensions."""
-    return [sizes for module in modules for sizes in _of_module(module, checkpoint)]
+    result = {}
+    for (name, axis), wanted in _dimensions(modules, checkpoint).items():
+        actual = checkpoint.tensors[name].shape[axis]
+        if wanted != actual:
+            result[name, axis] = wanted, actual
+    return result
 
 
-def _misfits_of(config: ModelConfig, checkpoint: Checkpoint) -> list[tuple[int, int]]:
+def _misfits_of(config: ModelConfig, checkpoint: Checkpoint) -> dict[Dimension, tuple[int, int]]:
     return misfits(modules(config, checkpoint.description, 1)[0], checkpoint)
 
 
-def _of_module(module: Module, checkpoint: Checkpoint) -> Iterator[tuple[int, int]]:
-    for source in module.sources:
+def _dimensions(modules: Iterable[Module], checkpoint: Checkpoint) -> dict[Dimension, int]:
+    """What is wanted of every dimension of such tensors."""
+    result: dict[Dimension, int] = {}
+    for source in (source for module in modules for source in module.sources):
         tensor = checkpoint.tensors.get(source.name)
         if tensor is not None and len(tensor.shape) == len(source.shape):
-            yield from ((wanted, actual) for wanted, actual in zip(source.shape, tensor.shape) if wanted != actual)
+            result |= {(source.name, axis): wanted for axis, wanted in enumerate(source.shape)}
+    return result
 
 
-def _candidates(config: ModelConfig, wrong: Iterable[tuple[int, int]]) -> Iterator[tuple[str, ModelConfig]]:
-    """Configs with one other size: each that turns a wanted dimension, a multiple of the size, into what is there."""
-    counts = Counter(wrong)
+def _candidates(
+    config: ModelConfig, checkpoint: Checkpoint, wrong: Mapping[Dimension, tuple[int, int]]
+) -> Iterator[tuple[str, ModelConfig]]:
+    """Configs with one other size: each that turns wanted dimensions, which grow with the size, into what is there."""
     for name, size in _sizes(config).items():
-        sizes = {
-            actual * size // wanted
-            for (wanted, actual), _ in counts.most_common(16)
-            if size and wanted % size == 0 and actual * size % wanted == 0
-        }
-        yield from ((name, _with(config, name, other)) for other in sorted(sizes - {0, size}))
+        larger = _dimensions(modules(_with(config, name, size + 1), checkpoint.description, 1)[0], checkpoint)
+        fitting: Counter[int] = Counter()
+        for dimension, (wanted, actual) in wrong.items():
+            step = larger.get(dimension, wanted) - wanted
+            if step and (actual - wanted) % step == 0:
+                fitting[size + (actual - wanted) // step] += 1
+        likely = [other for other, _ in fitting.most_common(_MOST_CANDIDATES) if other > 0]
+        yield from ((name, _with(config, name, other)) for other in likely)
