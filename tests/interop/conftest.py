@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ _KEPT = "*.3.self_attn.o_proj"  # stays W8A8S
 
 
 def environment(name: str) -> Path:
-    """The Python of an environment; skips the test, with the reason, if there is none."""
+    """The Python of an environment; skips the test, with the reason, if there is none or no time is left."""
+    remaining()
     root = Path(os.environ.get("W8A8SC_INTEROP", HERE.parents[1] / ".interop"))
     failed = root / f"{name}.failed"
     if (root / name / "ready").exists():
@@ -35,21 +37,37 @@ def environment(name: str) -> Path:
     pytest.skip(f"no environment with {name}: {reason}")
 
 
-def run(python: Path, script: str, request: object, log: Path, seconds: float = 900, **variables: str) -> Any:
-    """What a script of this folder answers, in another environment, to a JSON request on its standard input."""
+def remaining() -> float:
+    """Seconds until everything has to be over (W8A8SC_INTEROP_UNTIL, seconds since 1970); skips the test after that."""
+    seconds = float(os.environ.get("W8A8SC_INTEROP_UNTIL", "inf")) - time.time()
+    if seconds <= 0:
+        pytest.skip("no time is left (scripts/interop --until)")
+    return seconds
+
+
+def run(python: Path, script: str, request: object, log: Path, seconds: float = 1800, **variables: str) -> Any:
+    """What a script of this folder answers, in another environment, to a JSON request on its standard input.
+
+    It fails if that takes longer than `seconds`, and is skipped if no time is left.
+    """
+    left = remaining()
     keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VLLM_PLUGINS")}
-    with log.open("w") as errors:
-        result = subprocess.run(
-            [python, HERE / script],
-            input=json.dumps(request),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,  # type: ignore[call-overload]
-            env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
-            cwd=log.parent,
-            timeout=seconds,
-            check=False,
-        )
+    try:
+        with log.open("w") as errors:
+            result = subprocess.run(
+                [python, HERE / script],
+                input=json.dumps(request),
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,  # type: ignore[call-overload]
+                env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+                cwd=log.parent,
+                timeout=min(seconds, left),
+                check=False,
+            )
+    except subprocess.TimeoutExpired:
+        remaining()
+        raise
     assert result.returncode == 0 and result.stdout, log.read_text()[-4000:]
     return json.loads(result.stdout)
 
@@ -58,7 +76,7 @@ class Directories:
     """Checkpoints and directories by name, made on first use, read only."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._made: dict[str, Path] = {}
         self._makers: dict[str, Callable[[], Path]] = {
             "checkpoint": lambda: synthesize(folder / "Tiny-w8a8s-310", "tiny", layers=2),
@@ -82,10 +100,10 @@ class Directories:
             "vendor tp2": lambda: self._without_manifest("tp2"),
             "resharded tp2": lambda: reshard(self["tp4"], folder / "resharded", tp=[2], processes=2)[0].directory,
             "uncompressed tp2": lambda: self._uncompressed("checkpoint", 2),
-            "tied tp1": lambda: self._compressed("tied checkpoint", 1, "tied"),
         }
         for size in (1, 2, 4):
             self._makers[f"tp{size}"] = lambda size=size: self._compressed("checkpoint", size, "out")
+            self._makers[f"tied tp{size}"] = lambda size=size: self._compressed("tied checkpoint", size, "tied")
         for pair in PAIRS:
             target = pair.rpartition(".")[0]
             self._makers[f"mixed {pair}"] = lambda target=target: self._compressed(
@@ -99,17 +117,17 @@ class Directories:
 
     def copy(self, name: str, *, manifest: bool = True) -> Path:
         """A copy to damage."""
-        target = self._folder / "copies" / str(len(self._made))
+        target = self.folder / "copies" / str(len(self._made))
         self._made[str(target)] = Path(shutil.copytree(self[name], target))
         if not manifest:
             (target / MANIFEST).unlink()
         return target
 
     def _compressed(self, source: str, tp: int, output: str, **options: Any) -> Path:
-        return compress(self[source], self._folder / output, tp=[tp], processes=2, **options)[0].directory
+        return compress(self[source], self.folder / output, tp=[tp], processes=2, **options)[0].directory
 
     def _uncompressed(self, source: str, tp: int) -> Path:
-        output = self._folder / "uncompressed"
+        output = self.folder / "uncompressed"
         return compress(self[source], output, tp=[tp], processes=2, compress=False)[0].directory
 
     def _without_manifest(self, name: str) -> Path:

@@ -5,7 +5,9 @@
 Standard input holds a list of cases, standard output an answer per case; all else goes to standard error.
 
 {"do": "compare", "dir", "tp"}: every rank by both loaders; tensors and attributes after post-processing, bytes.
-{"do": "load", "dir", "tp", "rank", "options", "change", "shrink"}: one rank by `w8a8sc`; `error` if it is refused.
+{"do": "load", "dir", "tp", "rank", "options", "arguments", "unquantized", "shrink"}: one rank by `w8a8sc`; `error` if
+it is refused. arguments: of EngineArgs.
+{"do": "lora", "dir", "format", "adapter"}: loaded at TP 1 by `format`, wrapped for LoRA, with an adapter made there.
 {"do": "times", "dir", "tp", "repeat"}: seconds and bytes of rank 0 by each loader.
 {"do": "values" | "files", "model", "dir", "tp"}: what vllm_check.py calls values and load.
 {"do": "operator", "dir"}: what the compressed product of a layer is given.
@@ -29,6 +31,7 @@ from typing import Any
 
 os.environ.setdefault("VLLM_PLUGINS", "ascend,ascend_model,w8a8sc")
 
+import lora_check
 import real_vllm
 import torch
 import vllm_check
@@ -38,27 +41,16 @@ Answer = dict[str, Any]
 # What post-processing leaves beside parameters and buffers.
 _ATTRIBUTES = ("aclnn_input_scale", "aclnn_input_scale_reciprocal", "aclnn_input_offset", "weight_nz")
 
-# Options of vLLM that a case sets on the finished configuration, by the case's word for them.
-_CHANGES: dict[str, Callable[[Any], object]] = {
-    "bfloat16": lambda config: setattr(config.model_config, "dtype", torch.bfloat16),
-    "no quantization": lambda config: setattr(config.model_config, "quantization", None),
-    "pipeline": lambda config: setattr(config.parallel_config, "pipeline_parallel_size", 2),
-    "uva offload": lambda config: setattr(config.offload_config.uva, "cpu_offload_gb", 1),
-    "prefetch offload": lambda config: setattr(config.offload_config.prefetch, "offload_group_size", 2),
-}
-
 
 def load(case: Answer, rank: int, load_format: str) -> tuple[Any, float, str]:
     """The model of one rank, the seconds it took to load, the loader's class."""
     from vllm.model_executor.model_loader import get_model_loader
 
-    with real_vllm.rank_config(case["dir"], rank, case["tp"], "float16", load_format=load_format) as config:
+    usual = {"directory": case["dir"], "rank": rank, "tp": case["tp"], "dtype": "float16", "load_format": load_format}
+    with real_vllm.rank_config(**{**usual, **case.get("arguments", {})}) as config:
         config.load_config.model_loader_extra_config = case.get("options", {}) if load_format == "w8a8sc" else {}
-        if "change" in case:
-            _CHANGES[case["change"]](config)
-        if "draft" in case:
-            draft = argparse.Namespace(model=case["draft"])
-            config.speculative_config = argparse.Namespace(draft_model_config=draft, draft_load_config=None)
+        if case.get("unquantized"):  # vLLM Ascend finds `ascend` in the directory, given or not
+            config.model_config.quantization = None
         loader = get_model_loader(config.load_config)
         start = time.perf_counter()
         with _shrinking(loader, case["shrink"]) if "shrink" in case else contextlib.nullcontext():
@@ -187,6 +179,14 @@ def checked(case: Answer) -> Answer:
     return {"errors": [*errors, *(error for rank in ranks for error in rank["errors"])], "ranks": ranks}
 
 
+def lora(case: Answer) -> Answer:
+    adapter = lora_check.write_adapter(case["dir"], Path(case["adapter"]))
+    arguments = {"enable_lora": True, "max_lora_rank": lora_check.RANK}
+    model, _, _ = load({**case, "tp": 1, "arguments": arguments}, 0, case["format"])
+    with real_vllm.rank_config(case["dir"], 0, 1, "float16", load_format=case["format"], **arguments) as config:
+        return {"layers": lora_check.run_wrapped(model, config, adapter)}
+
+
 def operator(case: Answer) -> Answer:
     """The arguments of the compressed product, for every compressed layer: dtypes and shapes."""
     import torch_npu
@@ -250,6 +250,7 @@ _ACTIONS: dict[str, Callable[[Answer], Answer]] = {
     "times": times,
     "values": checked,
     "files": checked,
+    "lora": lora,
     "operator": operator,
     "arguments": arguments,
     "spawn": spawn,

@@ -34,6 +34,11 @@ class _Group:
         self.device = torch.device("cpu")
         self.device_group = self.cpu_group = torch.distributed.group.WORLD
 
+    def all_gather(self, tensor: torch.Tensor, dim: int = -1) -> torch.Tensor:
+        if self.world_size > 1:
+            raise RuntimeError(f"the simulated {self.unique_name} group cannot communicate")
+        return tensor
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{name} is not available in the simulated {self.__dict__.get('unique_name')} group")
 
@@ -55,25 +60,31 @@ def _start() -> None:
 
 
 @contextlib.contextmanager
-def rank_config(directory: str, rank: int, tp: int, dtype: str, load_format: str = "auto") -> Iterator[Any]:
-    """The VllmConfig of `vllm serve directory --quantization ascend -tp tp`, current within the block, for `rank`."""
+def rank_config(
+    directory: str, rank: int, tp: int, dtype: str, load_format: str = "auto", **arguments: Any
+) -> Iterator[Any]:
+    """The VllmConfig of `vllm serve directory --quantization ascend -tp tp`, current within the block, for `rank`.
+
+    arguments: more of EngineArgs, or others in place of these.
+    """
     from vllm.config import set_current_vllm_config
     from vllm.distributed import parallel_state
     from vllm.engine.arg_utils import EngineArgs
     from vllm_ascend.distributed import parallel_state as ascend_parallel_state
 
     _start()
-    config = EngineArgs(
-        model=directory,
-        quantization="ascend",
-        dtype=dtype,
-        tensor_parallel_size=tp,
-        load_format=load_format,
-        enforce_eager=True,
-        skip_tokenizer_init=True,
-        distributed_executor_backend="mp",
-        use_tqdm_on_load=False,
-    ).create_engine_config()
+    usual = {
+        "model": directory,
+        "quantization": "ascend",
+        "dtype": dtype,
+        "tensor_parallel_size": tp,
+        "load_format": load_format,
+        "enforce_eager": True,
+        "skip_tokenizer_init": True,
+        "distributed_executor_backend": "mp",
+        "use_tqdm_on_load": False,
+    }
+    config = EngineArgs(**{**usual, **arguments}).create_engine_config()
     config.load_config.device = "cpu"
     config.parallel_config.rank = rank
     with contextlib.ExitStack() as stack:

@@ -25,7 +25,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.interop import reference
-from tests.interop.conftest import Directories, environment, run
+from tests.interop.conftest import Directories, environment, remaining, run
 from w8a8sc_tool.jobs.generate import generate
 
 pytestmark = pytest.mark.interop
@@ -161,12 +161,15 @@ def server(folder: Path, tmp_path: Path) -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}"
         for _ in range(600):
+            remaining()
             assert process.poll() is None, (tmp_path / "log").read_text()[-4000:]
             try:
                 urllib.request.urlopen(f"{address}/health", timeout=2).close()
                 break
             except OSError:
                 time.sleep(1)
+        else:
+            raise TimeoutError((tmp_path / "log").read_text()[-4000:])
         yield address
     finally:
         os.killpg(process.pid, signal.SIGINT)

@@ -108,9 +108,14 @@ def damages(directories: Directories) -> Iterator[Refusal]:
     hidden = copy("tp2", manifest=False)
     edit_json(hidden / "config.json", lambda config: config.update(quantization_config={"quant_method": "ascend"}))
     yield refusal("hidden description", r"quantization_config hides .*remove that key", hidden)
-    other = copy("tp1")
-    shutil.copy(directories["tied tp1"] / MANIFEST, other)
-    yield refusal("manifest of another model", r"copy|restore|manifest", other, 1)
+    for tp in (1, 2, 4):
+        other = copy(f"tp{tp}")
+        shutil.copy(directories[f"tied tp{tp}"] / MANIFEST, other)
+        message = (
+            rf"^not the file that the manifest lists: only the file has lm_head.weight, \d+ tensors in all, "
+            rf"{rank_file(other)}: copy it and {MANIFEST} again, from one directory; w8a8sc verify tells more$"
+        )
+        yield refusal(f"manifest of another model, {tp}", message, other, tp, rank=tp - 1)
     yield refusal("checkpoint", r"a checkpoint, not a sharded_state directory", directories["checkpoint"], 1)
 
 
@@ -127,18 +132,26 @@ def edits(directories: Directories) -> Iterator[Refusal]:
         yield refusal(name, message, edited(directories.copy("tp2", manifest=False), change))
 
 
+def draft(folder: Path, **more: Any) -> dict[str, Any]:
+    """The arguments for speculative decoding with a draft model."""
+    config = {"model": str(folder), "method": "draft_model", "num_speculative_tokens": 2}
+    return {"speculative_config": {**config, **more}}
+
+
 def wrong_options(directories: Directories) -> Iterator[Refusal]:
     tp2 = directories["tp2"]
-    for change, message in {
-        "bfloat16": r"bfloat16: .*--dtype float16",
-        "no quantization": r"no --quantization: .*--quantization ascend",
-        "pipeline": r"leave out --pipeline-parallel-size",
-        "uva offload": r"cannot be offloaded",
-        "prefetch offload": r"cannot be offloaded",
-    }.items():
-        yield refusal(change, message, tp2, change=change)
-    draft = str(directories["checkpoint"])
-    yield refusal("draft", r"the draft model .* no --speculative-config", tp2, draft=draft)
+    for arguments, message in (
+        ({"dtype": "bfloat16"}, r"bfloat16: .*--dtype float16"),
+        ({"pipeline_parallel_size": 2}, r"pipeline stages: leave out --pipeline-parallel-size; .* reshard"),
+        ({"cpu_offload_gb": 1}, r"cannot be offloaded: leave out the options for offloading"),
+        ({"offload_group_size": 2}, r"cannot be offloaded: leave out the options for offloading"),
+        (
+            draft(directories["checkpoint"]),
+            r"the draft model .* is no sharded_state .*: give .* no --speculative-config",
+        ),
+    ):
+        yield refusal(str(arguments), message, tp2, arguments=arguments)
+    yield refusal("no quantization", r"no --quantization: .*--quantization ascend", tp2, unquantized=True)
     yield refusal("option", r"'alocate' .*: allocate may be meant", tp2, options={"alocate": "full"})
     yield refusal("value", r"verify cannot be 'no': give hashes or sizes", tp2, options={"verify": "no"})
 
@@ -166,6 +179,21 @@ def cases(directories: Directories, pair: str) -> dict[str, dict[str, Any]]:
     asked["tied dropped"] = {**tied, "options": {"embedding_copies": "drop"}}
     asked["tied kept"] = tied
     asked["flipped, sizes"] = {**whole, "dir": str(flipped(directories.copy("tp1"))), "options": {"verify": "sizes"}}
+    options = {
+        "quantization left out": {"quantization": None},
+        "draft directory": draft(directories["vendor tp2"]),
+        "ngram": {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}},
+        "draft's own format": draft(directories["checkpoint"], draft_load_config={"load_format": "auto"}),
+        "lora": {"enable_lora": True},
+        "sharded lora": {"enable_lora": True, "fully_sharded_loras": True},
+    }
+    asked |= {
+        f"option: {name}": {"do": "load", "dir": folder["tp2"], "tp": 2, "arguments": arguments}
+        for name, arguments in options.items()
+    }
+    for load_format in ("sharded_state", "w8a8sc"):
+        adapter = str(directories.folder / f"adapter-{pair}-{load_format}")
+        asked[f"lora: {load_format}"] = {"do": "lora", "dir": folder["tp1"], "format": load_format, "adapter": adapter}
     asked["operator"] = {"do": "operator", "dir": folder["tp1"], "tp": 1}
     words = [
         ["--load-format", "w8a8sc"],
@@ -270,6 +298,40 @@ def test_options(answers: dict[str, Any]) -> None:
     assert answers["kept"]["embedding_copies"] == 2 * rows and answers["dropped"]["embedding_copies"] == 0
     assert answers["dropped"]["parameters"] == answers["kept"]["parameters"]
     assert answers["tied dropped"]["embedding_copies"] == answers["tied kept"]["embedding_copies"] > 0
+
+
+def test_options_that_change_nothing_load(answers: dict[str, Any]) -> None:
+    """vLLM Ascend finds `--quantization ascend` in the directory."""
+    for name in ("quantization left out", "draft directory", "ngram"):
+        assert answers[f"option: {name}"].get("compressed") == answers["compare: tp2"]["ranks"][0]["ours"]["compressed"]
+
+
+def test_a_draft_may_have_a_format_of_its_own_where_vllm_ascend_heeds_it(answers: dict[str, Any], pair: str) -> None:
+    answer = answers["option: draft's own format"]
+    if pair == "0.18.0":
+        assert re.search(r"the draft model .*: give a directory, or no --speculative-config$", answer["error"])
+    else:
+        assert "error" not in answer
+
+
+def test_lora_runs_as_by_sharded_state_or_is_refused(answers: dict[str, Any], pair: str) -> None:
+    """Every compressed layer, wrapped and with an adapter: vLLM Ascend 0.18.0 cannot wrap the 310P's embeddings."""
+    stock, ours = answers["lora: sharded_state"], answers["lora: w8a8sc"]
+    if pair == "0.18.0":
+        assert "model.embed_tokens must be a BaseLayerWithLoRA" in stock["error"]
+        for name in ("lora: w8a8sc", "option: lora", "option: sharded lora"):
+            assert answers[name]["error"] == (
+                "vLLM Ascend 0.18.0 has no LoRA for the 310P's embeddings: "
+                "leave out --enable-lora, or use vLLM Ascend 0.23.0"
+            )
+        return
+    assert "error" not in answers["option: lora"] and "error" not in answers["option: sharded lora"]
+    assert len(ours["layers"]) == 5
+    for name, layer in ours["layers"].items():
+        same = stock["layers"][name]
+        assert layer["wrapper"] == same["wrapper"] and "WithLoRA" in layer["wrapper"]
+        assert layer["output"] == same["output"] and all(any(row) for row in layer["output"])
+        assert layer["weight"] and layer["bytes"] < 0.65 * same["bytes"]
 
 
 def test_the_operator_is_given_the_compressed_bytes_alone(answers: dict[str, Any]) -> None:

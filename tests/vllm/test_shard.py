@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import edit_json
 from w8a8sc_tool.errors import InputError, W8A8SCError, WorkError
+from w8a8sc_tool.sharded_state import ShardedState
 from w8a8sc_tool.sharded_state import manifest as manifest_file
 from w8a8sc_tool.vllm.shard import PIECE, Shard, Wanted, one_line
 
@@ -122,6 +123,30 @@ def test_the_manifest_of_another_model_is_refused(
     swapped = [replace_struct(second, file=first.file, rank=first.rank), replace_struct(first, **names)]
     (sealed_copy / manifest_file.NAME).write_bytes(replace_struct(manifest, ranks=swapped).to_bytes())
     assert "not the file that the manifest lists" in refusal(lambda: Shard.open(sealed_copy, 0, 2))
+
+
+def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None:
+    manifest = manifest_file.load(sealed_copy)
+    assert manifest is not None
+    rank, *others = manifest.ranks
+    tensor, *rest = rank.tensors
+    shape, last = list(tensor.shape), rest[-1]
+    bytes_of = f"{tensor.dtype} {shape} in bytes {tensor.begin} to {tensor.end}"
+    for difference, changes in {
+        f"only the file has {tensor.name}": {"tensors": rest},
+        "only the manifest has a.weight": {"tensors": [*rank.tensors, replace_struct(last, name="a.weight")]},
+        f"it has {rank.size} bytes, {rank.size + 64} are listed": {"size": rank.size + 64},
+        f"{tensor.name} is {bytes_of} and listed as {bytes_of.replace(tensor.dtype, 'BF16')}": {
+            "tensors": [replace_struct(tensor, dtype="BF16"), *rest]
+        },
+    }.items():
+        ranks = [replace_struct(rank, **changes), *others]
+        with ShardedState.open(sealed_copy) as state, pytest.raises(InputError) as refused:
+            replace(state, manifest=replace_struct(manifest, ranks=ranks)).check_files()
+        problem = refused.value.problems[0]
+        assert problem.what == f"not the file that the manifest lists: {difference}"
+        assert problem.where == str(sealed_copy / rank.file)
+        assert problem.remedy.startswith(f"copy it and {manifest_file.NAME} again, from one directory")
 
 
 def replace_struct(struct, **changes):  # type: ignore[no-untyped-def]

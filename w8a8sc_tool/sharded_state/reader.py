@@ -10,7 +10,7 @@ from ..io import reading
 from ..io.folders import RANK_FILE, refuse_as_directory
 from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
-from .manifest import Manifest
+from .manifest import Manifest, RankEntry
 
 
 @dataclass
@@ -62,11 +62,11 @@ class ShardedState:
             problem = f"there is no file of rank {missing}" if missing else f"there are over {self.tp} ranks' files"
             raise InputError(problem, str(self.path), "copy the directory again")
         for entry in self.manifest.ranks if self.manifest is not None else []:
-            files = self.ranks[entry.rank]
-            listed = {t.name: (t.dtype, tuple(t.shape), t.begin, t.end) for t in entry.tensors}
-            if [(file.path.name, file.size, _places(file)) for file in files] != [(entry.file, entry.size, listed)]:
-                problem = "it is not the file that the manifest lists"
-                raise InputError(problem, str(self.path / entry.file), "copy it again; w8a8sc verify tells more")
+            difference = _difference(self.ranks[entry.rank], entry)
+            if difference:
+                problem = f"not the file that the manifest lists: {difference}"
+                remedy = f"copy it and {manifest_file.NAME} again, from one directory; w8a8sc verify tells more"
+                raise InputError(problem, str(self.path / entry.file), remedy)
 
     def close(self) -> None:
         for files in self.ranks.values():
@@ -80,5 +80,22 @@ class ShardedState:
         self.close()
 
 
-def _places(file: TensorFile) -> dict[str, tuple[str, tuple[int, ...], int, int]]:
-    return {tensor.name: (tensor.dtype, tensor.shape, tensor.begin, tensor.end) for tensor in file.tensors.values()}
+def _difference(files: list[TensorFile], entry: RankEntry) -> str:
+    """How a rank's files differ from the manifest in names, sizes and headers; nothing if they do not."""
+    names = sorted(file.path.name for file in files)
+    if names != [entry.file]:
+        return f"there is {', '.join(names)}"
+    file = files[0]
+    listed = {tensor.name: tensor for tensor in entry.tensors}
+    if others := sorted(set(file.tensors) ^ set(listed)):
+        owner = "the file" if others[0] in file.tensors else "the manifest"
+        more = f", {len(others)} tensors in all" if len(others) > 1 else ""
+        return f"only {owner} has {others[0]}{more}"
+    if file.size != entry.size:
+        return f"it has {file.size} bytes, {entry.size} are listed"
+    for name, tensor in file.tensors.items():
+        form, sealed = ((t.dtype, list(t.shape), t.begin, t.end) for t in (tensor, listed[name]))
+        if form != sealed:
+            texts = (f"{dtype} {shape} in bytes {begin} to {end}" for dtype, shape, begin, end in (form, sealed))
+            return f"{name} is {' and listed as '.join(texts)}"
+    return ""

@@ -37,9 +37,12 @@ def check_configuration(vllm_config: Any, model_config: Any) -> None:
         )
     if releases.offloads_weights(vllm_config):
         raise UsageError("compressed weights cannot be offloaded", remedy="leave out the options for offloading")
+    if vllm_config.lora_config is not None:
+        releases.check_lora(vllm_config.lora_config)
     draft = releases.draft_model(vllm_config)
     if draft is not None and not is_sharded_state(Path(draft)):
+        own = "draft_load_config in --speculative-config, " if releases.heeds_draft_load_config() else ""
         raise UsageError(
             f"the draft model {draft} is no sharded_state directory, but would be loaded as one",
-            remedy="give a directory, draft_load_config in --speculative-config, or no --speculative-config",
+            remedy=f"give a directory, {own}or no --speculative-config",
         )

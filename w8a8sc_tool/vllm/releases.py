@@ -6,6 +6,7 @@ Whatever a release has elsewhere or otherwise is refused with its number: nothin
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Callable, Iterator
@@ -29,11 +30,14 @@ def ascend_scheme() -> type[Any]:
 
 
 def _unknown(problem: str) -> W8A8SCError:
-    version = "of an unknown release"
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        version = importlib.metadata.version("vllm-ascend")
     remedy = f"serve with --load-format sharded_state; --load-format w8a8sc is known to work with {_TRIED}"
-    return MissingError(f"vLLM Ascend {version} {problem}", remedy=remedy)
+    return MissingError(f"vLLM Ascend {_version()} {problem}", remedy=remedy)
+
+
+def _version() -> str:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("vllm-ascend")
+    return "of an unknown release"
 
 
 @contextlib.contextmanager
@@ -91,10 +95,35 @@ def offloads_weights(vllm_config: Any) -> bool:
 def draft_model(vllm_config: Any) -> str | None:
     """The path of a draft model for speculative decoding that will be loaded in the same format as the model."""
     speculative = vllm_config.speculative_config
-    if speculative is None or getattr(speculative, "draft_load_config", None) is not None:
+    if speculative is None or (speculative.draft_load_config is not None and heeds_draft_load_config()):
         return None
     draft = speculative.draft_model_config
     return None if draft is None or draft.model == vllm_config.model_config.model else str(draft.model)
+
+
+def heeds_draft_load_config() -> bool:
+    """Whether drafts can have a load format of their own: vLLM Ascend 0.18 ignores it (spec_decode/)."""
+    return not _version().startswith("0.18.")
+
+
+def check_lora(lora_config: Any) -> None:
+    """Raises MissingError if LoRA has no wrapper for the class that embeddings have on this platform.
+
+    vLLM wraps them with every adapter, whatever it adapts, and ends in an assertion where it cannot: vLLM Ascend 0.18.0
+    has a wrapper for the embeddings of other chips only (lora/utils.py).
+    """
+    from vllm.lora.layers import VocabParallelEmbeddingWithLoRA
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    with contextlib.suppress(ImportError):
+        importlib.import_module("vllm_ascend.lora.utils")  # its wrappers are subclasses
+    wrappers = [VocabParallelEmbeddingWithLoRA, *VocabParallelEmbeddingWithLoRA.__subclasses__()]
+    embedding = VocabParallelEmbedding.__new__(VocabParallelEmbedding)  # of the platform's class, not initialised
+    if not any(wrapper.can_replace_layer(embedding, lora_config, [], None) for wrapper in wrappers):
+        raise MissingError(
+            f"vLLM Ascend {_version()} has no LoRA for the 310P's embeddings",
+            remedy="leave out --enable-lora, or use vLLM Ascend 0.23.0",
+        )
 
 
 def drop_embedding_copies(model: nn.Module) -> int:
