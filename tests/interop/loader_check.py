@@ -150,19 +150,22 @@ def load_one(case: Answer) -> Answer:
 
 
 def times(case: Answer) -> Answer:
-    """Seconds of building, loading and post-processing by each loader in turns, and the bytes of the parameters.
+    """Building, loading and post-processing by each loader in turns: seconds, processor seconds, bytes of parameters.
 
-    The files are in the page cache, all but the first time.
+    One thread, and the files are in the page cache, all but the first time.
     """
+    torch.set_num_threads(1)
     ways = {
         "sharded_state": ("sharded_state", {}),
         "hashes": ("w8a8sc", {"verify": "hashes"}),
         "sizes": ("w8a8sc", {"verify": "sizes"}),
     }
-    answer: Answer = {name: {"seconds": []} for name in ways}
+    answer: Answer = {name: {"seconds": [], "processor": []} for name in ways}
     for _ in range(case["repeat"]):
         for name, (load_format, options) in ways.items():
+            begin = time.process_time()
             model, seconds, _ = load({**case, "options": options}, 0, load_format)
+            answer[name]["processor"].append(round(time.process_time() - begin, 2))
             answer[name]["seconds"].append(round(seconds, 2))
             answer[name] |= sizes(model)
             del model

@@ -112,7 +112,7 @@ def damages(directories: Directories) -> Iterator[Refusal]:
         other = copy(f"tp{tp}")
         shutil.copy(directories[f"tied tp{tp}"] / MANIFEST, other)
         message = (
-            rf"^not the file that the manifest lists: only the file has lm_head.weight, \d+ tensors in all, "
+            rf"^not the file that the manifest lists: only the file has model.embed_tokens.weight, \d+ tensors in all, "
             rf"{rank_file(other)}: copy it and {MANIFEST} again, from one directory; w8a8sc verify tells more$"
         )
         yield refusal(f"manifest of another model, {tp}", message, other, tp, rank=tp - 1)

@@ -20,7 +20,7 @@ from ..io.safetensors import TensorFile, TensorInfo
 from ..sharded_state import ShardedState
 from .index import payload_end
 
-PIECE: Final = 16 << 20  # bytes of host memory that tensors pass through
+PIECE: Final = 4 << 20  # bytes of host memory that tensors pass through; more leave the processor's caches
 
 _CONFIG: Final = "config.json"
 _LARGEST_CONFIG: Final = 16 << 20  # bytes
