@@ -42,8 +42,8 @@ Answer = dict[str, Any]
 _ATTRIBUTES = ("aclnn_input_scale", "aclnn_input_scale_reciprocal", "aclnn_input_offset", "weight_nz")
 
 
-def load(case: Answer, rank: int, load_format: str) -> tuple[Any, float, str]:
-    """The model of one rank, the seconds it took to load, the loader's class."""
+def load(case: Answer, rank: int, load_format: str) -> tuple[Any, tuple[float, float], str]:
+    """The model of one rank, the seconds and processor seconds it took to load, the loader's class."""
     from vllm.model_executor.model_loader import get_model_loader
 
     usual = {"directory": case["dir"], "rank": rank, "tp": case["tp"], "dtype": "float16", "load_format": load_format}
@@ -52,10 +52,10 @@ def load(case: Answer, rank: int, load_format: str) -> tuple[Any, float, str]:
         if case.get("unquantized"):  # vLLM Ascend finds `ascend` in the directory, given or not
             config.model_config.quantization = None
         loader = get_model_loader(config.load_config)
-        start = time.perf_counter()
+        start, begin = time.perf_counter(), time.process_time()
         with _shrinking(loader, case["shrink"]) if "shrink" in case else contextlib.nullcontext():
             model = loader.load_model(vllm_config=config, model_config=config.model_config)
-        return model, time.perf_counter() - start, type(loader).__name__
+        return model, (time.perf_counter() - start, time.process_time() - begin), type(loader).__name__
 
 
 @contextlib.contextmanager
@@ -118,15 +118,14 @@ def differences(stock: Any, ours: Any) -> list[str]:
 def compare(case: Answer) -> Answer:
     ranks = []
     for rank in range(case["tp"]):
-        stock, stock_seconds, stock_loader = load(case, rank, "sharded_state")
-        ours, seconds, loader = load(case, rank, "w8a8sc")
+        stock, _, stock_loader = load(case, rank, "sharded_state")
+        ours, _, loader = load(case, rank, "w8a8sc")
         again, _, _ = load(case, rank, "sharded_state")
         files, _ = vllm_check.read_rank(case["dir"], rank)
         ranks.append(
             {
                 "differences": differences(stock, ours),
                 "loaders": [stock_loader, loader],
-                "seconds": [round(stock_seconds, 3), round(seconds, 3)],
                 "stock": sizes(stock),
                 "ours": sizes(ours),
                 "stock_afterwards": sizes(again),
@@ -145,8 +144,8 @@ def schemes(model: Any) -> list[str]:
 
 
 def load_one(case: Answer) -> Answer:
-    model, seconds, _ = load(case, case.get("rank", 0), "w8a8sc")
-    return {"seconds": round(seconds, 3), **sizes(model)}
+    model, _, _ = load(case, case.get("rank", 0), "w8a8sc")
+    return sizes(model)
 
 
 def times(case: Answer) -> Answer:
@@ -163,9 +162,8 @@ def times(case: Answer) -> Answer:
     answer: Answer = {name: {"seconds": [], "processor": []} for name in ways}
     for _ in range(case["repeat"]):
         for name, (load_format, options) in ways.items():
-            begin = time.process_time()
-            model, seconds, _ = load({**case, "options": options}, 0, load_format)
-            answer[name]["processor"].append(round(time.process_time() - begin, 2))
+            model, (seconds, processor), _ = load({**case, "options": options}, 0, load_format)
+            answer[name]["processor"].append(round(processor, 2))
             answer[name]["seconds"].append(round(seconds, 2))
             answer[name] |= sizes(model)
             del model
