@@ -144,7 +144,7 @@ def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None
         with ShardedState.open(sealed_copy) as state, pytest.raises(InputError) as refused:
             replace(state, manifest=replace_struct(manifest, ranks=ranks)).check_files()
         problem = refused.value.problems[0]
-        assert problem.what == f"not the file that the manifest lists: {difference}"
+        assert problem.message == f"not the file that the manifest lists: {difference}"
         assert problem.where == str(sealed_copy / rank.file)
         assert problem.remedy.startswith(f"copy it and {manifest_file.NAME} again, from one directory")
 
