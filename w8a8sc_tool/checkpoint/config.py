@@ -125,12 +125,7 @@ class ModelConfig:
         text = _object(content, conventions.text, path) if conventions.text else content
         where = f"{path} ({conventions.text})" if conventions.text else str(path)
         fields = Fields(text, _COMMON | dict(conventions.defaults), where)
-        for key, reason in conventions.refused.items():
-            if value := fields.get(key):
-                fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
-        for key, (wanted, reason) in conventions.needed.items():
-            if (value := text.get(key)) is not None and value != wanted:
-                fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
+        _check_keys(fields, conventions)
         heads = fields.size("num_attention_heads")
         hidden = fields.size("hidden_size")
         layers = fields.size("num_hidden_layers")
@@ -228,6 +223,16 @@ class ModelConfig:
         # vLLM Ascend 0.18 reads the decoder's switch of Qwen3-VL, 0.23 that of the whole model.
         tied = {"tie_word_embeddings": self.tied}
         return content | tied | {self.text_key: text | tied}
+
+
+def _check_keys(fields: Fields, conventions: Conventions) -> None:
+    """Keys that would make vLLM build something else than the layout has."""
+    for key, reason in conventions.refused.items():
+        if value := fields.get(key):
+            fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
+    for key, (wanted, reason) in conventions.needed.items():
+        if (value := fields.content.get(key)) is not None and value != wanted:
+            fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
 
 
 def _architecture(content: dict[str, Any], path: Path, supported: Supported) -> str:
