@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -52,24 +53,27 @@ def run(python: Path, script: str, request: object, log: Path, seconds: float = 
     """
     left = remaining()
     keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VLLM_PLUGINS")}
-    try:
-        with log.open("w") as errors:
-            result = subprocess.run(
-                [python, HERE / script],
-                input=json.dumps(request),
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,  # type: ignore[call-overload]
-                env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
-                cwd=log.parent,
-                timeout=min(seconds, left),
-                check=False,
-            )
-    except subprocess.TimeoutExpired:
-        remaining()
-        raise
-    assert result.returncode == 0 and result.stdout, log.read_text()[-4000:]
-    return json.loads(result.stdout)
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [python, HERE / script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+            cwd=log.parent,
+            start_new_session=True,  # an engine's own processes end with it
+        )
+        try:
+            output, _ = process.communicate(json.dumps(request), min(seconds, left))
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                remaining()
+            raise
+    assert process.returncode == 0 and output, log.read_text()[-4000:]
+    return json.loads(output)
 
 
 class Directories:
