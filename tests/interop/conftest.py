@@ -53,8 +53,9 @@ def run(python: Path, script: str, request: object, log: Path, seconds: float = 
     """
     left = remaining()
     keep = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VLLM_PLUGINS")}
-    with log.open("w") as errors:
-        process = subprocess.Popen(
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
             [python, HERE / script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -63,12 +64,12 @@ def run(python: Path, script: str, request: object, log: Path, seconds: float = 
             env={**keep, "PYTHONDONTWRITEBYTECODE": "1", **variables},
             cwd=log.parent,
             start_new_session=True,  # an engine's own processes end with it
-        )
+        ) as process,
+    ):
         try:
             output, _ = process.communicate(json.dumps(request), min(seconds, left))
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
                 remaining()
             raise
