@@ -92,6 +92,20 @@ def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int
 
 
 @group.command()
+@_json
+@_folder
+@click.option("--layers", type=int, default=9, show_default=True)
+@click.option("--vocabulary", type=int, default=37984, show_default=True, help="Tokens; Qwen3-8B has 151936.")
+@click.option("--against", type=Path, help="A checkout of another version, for a column beside.")
+def seconds(json: str | None, folder: str, layers: int, vocabulary: int, against: Path | None) -> None:
+    """Where the processor seconds of a conversion go, the kernel's included, as perf samples them."""
+    from .seconds import run
+
+    Path(folder).mkdir(exist_ok=True)
+    run(json, folder, layers, vocabulary, against)
+
+
+@group.command()
 @_rounds(5)
 @_json
 @click.option("--model", help="A checkpoint to inspect.")
