@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -30,11 +31,15 @@ def run(
     against: Path | None,
 ) -> None:
     """Rows per TP size and -j, one per version; every round also times the plain copy."""
-    place = Path(folder)
+    place = Path(folder).resolve()
     model = place / f"Bench{layers}-{vocabulary}-w8a8s"
     if not model.exists():
         synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
     versions = {"this": ROOT} | ({"other": against} if against is not None else {})
+    for root in versions.values():  # no job is to compile kernels
+        subprocess.run(
+            [sys.executable, "-m", "w8a8sc_tool", "compile"], check=True, cwd=root, stdout=subprocess.DEVNULL
+        )
     rows, results = [HEADINGS], []
     for tp in sizes:
         for number in processes:
@@ -77,9 +82,9 @@ def one(model: Path, out: Path, tp: int, processes: int, rounds: int, versions: 
         for version, root in versions.items():
             for suffix, options in ((" with read-back", []), ("", ["--no-verify"])):
                 _clear(out, model)
-                before = _children_seconds()
-                peak = measure.Peak([*command, *options], {"PYTHONPATH": str(root)})
-                figures = (_children_seconds() - before, peak.seconds, peak.bytes)
+                before = children_seconds()
+                peak = measure.Peak([*command, *options], root)
+                figures = (children_seconds() - before, peak.seconds, peak.bytes)
                 runs.setdefault(version + suffix, []).append(figures)
                 written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         _clear(out, model)
@@ -94,7 +99,7 @@ def _clear(out: Path, model: Path) -> None:
     warm(model)
 
 
-def _children_seconds() -> float:
+def children_seconds() -> float:
     """Processor seconds of all processes that have been waited for, theirs included."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +82,12 @@ def save(path: str | None, name: str, results: Any) -> None:
 class Peak:
     """Runs a command and watches the memory of its process tree: the sum of Pss_Anon and Pss_Shmem, at 25 Hz."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """environment: variables set in addition."""
+    def __init__(self, command: Sequence[str], folder: Path | None = None) -> None:
+        """folder: the one to run it in; `python -m` takes packages from there before all others."""
         self.bytes = 0
         started = time.perf_counter()
-        variables = dict(os.environ) | dict(environment or {})
         streams: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, env=variables, **streams)
+        process = subprocess.Popen(command, cwd=folder, **streams)
         errors: list[str] = []
         reader = threading.Thread(target=lambda: errors.append(process.stderr.read() if process.stderr else ""))
         reader.start()

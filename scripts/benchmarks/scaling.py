@@ -2,11 +2,12 @@
 
 The model. A job's time on N cores is
 
-    start + N forks + max(work / N, longest unit, parent, busiest file) + end
+    start + max(work / N, N forks, longest unit, parent, busiest file) + end
 
-work: all that workers do; longest unit: the largest module, which one worker makes; parent: the parent's time for all
-units; busiest file: the writing into one rank's file, which Linux lets one process at a time do. All are measured in
-one process, in processor time, with the output in memory; a disk is not part of it.
+work: all that workers do; forks: workers start one after the other while others work; longest unit: the largest
+module, which one worker makes; parent: the parent's time for all units; busiest file: the writing into one rank's file,
+which Linux lets one process at a time do. All are measured in one process, in processor time, with the output in
+memory; a disk is not part of it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
-from .job import warm
+from .job import children_seconds, warm
 
 CORES = (2, 16, 64, 192)
 FORK_SECONDS = 0.01  # of one more worker, by `start`: 0.07 s for a pool of eight
@@ -75,16 +76,18 @@ def run(rounds: int, json: str | None, folder: str, memory: str, layers: int, vo
 
 def model_seconds(parts: dict[str, float], cores: int) -> float:
     """The model's seconds of a job on so many cores."""
-    bound = max(parts["work"] / cores, *(parts[name] for name in ("longest unit", "parent", "busiest file")))
-    return parts["start"] + FORK_SECONDS * cores + bound + parts["end"]
+    return parts["start"] + parts["end"] + max(_terms(parts, cores).values())
 
 
 def limit(parts: dict[str, float], cores: int) -> str:
-    """The largest of the parts that are not shared out, or the work itself."""
-    bounds = {name: parts[name] for name in ("longest unit", "parent", "busiest file")}
-    return max(
-        {"work": parts["work"] / cores} | bounds, key=lambda name: ({"work": parts["work"] / cores} | bounds)[name]
-    )
+    """The largest term of the model."""
+    terms = _terms(parts, cores) | {"start": parts["start"] + parts["end"]}
+    return max(terms, key=lambda name: terms[name])
+
+
+def _terms(parts: dict[str, float], cores: int) -> dict[str, float]:
+    shared = {"work": parts["work"] / cores, "forks": FORK_SECONDS * cores}
+    return shared | {name: parts[name] for name in ("longest unit", "parent", "busiest file")}
 
 
 def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
@@ -138,7 +141,7 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
     work = sum(clock.units.values())
     longest = max(seconds * (times if "layers" not in name else 1) for name, seconds in clock.units.items())
     return {
-        "start": _start(model) + clock.first - started,
+        "start": _start(model, out) + clock.first - started,
         "work": work * times,
         "longest unit": longest,
         "parent": (clock.last - clock.first - work) * times,
@@ -147,14 +150,16 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
     }
 
 
-def _start(model: Path) -> float:
-    """Seconds until workers work that are none of this process's: the interpreter, and the first worker."""
-    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(model), "--dry-run", "--json"]
+def _start(model: Path, out: Path) -> float:
+    """Processor seconds of converting next to nothing: interpreters, imports, kernels loaded, one worker."""
+    tiny = model.with_name("Tiny-w8a8s")
+    if not tiny.exists():
+        synthesize(tiny, "tiny")
     times = []
     for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        times.append(time.perf_counter() - started)
+        before = children_seconds()
+        _once(tiny, out, 1)
+        times.append(children_seconds() - before)
     return statistics.median(times)
 
 

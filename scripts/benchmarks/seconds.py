@@ -37,11 +37,12 @@ def run(json: str | None, folder: str, layers: int, vocabulary: int, against: Pa
     """A column per version, by default with the read-back, TP 1, -j 2."""
     if shutil.which("perf") is None:
         raise SystemExit("this needs perf (Debian: linux-perf)")
-    model = Path(folder) / f"Bench{layers}-{vocabulary}-w8a8s"
+    place = Path(folder).resolve()
+    model = place / f"Bench{layers}-{vocabulary}-w8a8s"
     if not model.exists():
         synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
     versions = {"this": ROOT} | ({"other": against} if against is not None else {})
-    seconds = {version: _sampled(model, Path(folder) / "out", root) for version, root in versions.items()}
+    seconds = {version: _sampled(model, place / "out", root) for version, root in versions.items()}
     total = sum(seconds["this"].values())
     rows = [["processor seconds of", *(f"{version} version" for version in versions), "of all"]]
     for name, value in seconds["this"].most_common():
@@ -60,8 +61,7 @@ def _sampled(model: Path, out: Path, root: Path) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         data = f"{folder}/perf.data"
         record = ["perf", "record", "-q", "-F", str(_HERTZ), "-e", "cpu-clock", "-g", "-o", data, *command]
-        variables = os.environ | {"PYTHONPATH": str(root)}
-        subprocess.run(record, check=True, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(record, check=True, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         script = ["perf", "script", "-i", data, "-F", "comm,pid,ip,sym,dso"]
         text = subprocess.run(script, check=True, capture_output=True, text=True, errors="replace").stdout
     shutil.rmtree(out, ignore_errors=True)
