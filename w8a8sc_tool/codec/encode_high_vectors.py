@@ -140,15 +140,15 @@ def find_runs(scratch, length, common):
 @part
 def _merge_share(scratch, length):
     """Step 4 for one engine: codes, where they begin and end, and bits of every group of 8 bytes."""
-    for place in range(0, length, 64):  # 8 groups, 8 bytes for each
-        codes_a, begins_a, bits_a = merge(load(U64x8, scratch + CODES_AT + place))
-        codes_b, begins_b, bits_b = merge(load(U64x8, scratch + CODES_AT + HALF_BYTES + place))
+    for position in range(0, length, 64):  # 8 groups, 8 bytes for each
+        codes_a, begins_a, bits_a = merge(load(U64x8, scratch + CODES_AT + position))
+        codes_b, begins_b, bits_b = merge(load(U64x8, scratch + CODES_AT + HALF_BYTES + position))
         bits = bits_a + bits_b
-        store(scratch + _GROUP_CODES_AT + place, codes_a | codes_b << bits_a)
+        store(scratch + _GROUP_CODES_AT + position, codes_a | codes_b << bits_a)
         # Of groups with more than 63 bits only that is of interest.
         begins = begins_a | (begins_b | 1) << bits_a | splat(U64x8, 1) << (bits & 63) | 1
-        store(scratch + _GROUP_BEGINS_AT + place, begins)
-        store(scratch + _GROUP_BITS_AT + place, bits)
+        store(scratch + _GROUP_BEGINS_AT + position, begins)
+        store(scratch + _GROUP_BITS_AT + position, bits)
 
 
 @part

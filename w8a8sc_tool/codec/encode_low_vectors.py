@@ -236,10 +236,10 @@ def code_symbols(scratch, length, dictionary, codes, units, payload, ahead):
             return 0
     ends = np.zeros(4, np.int64)
     for engine in range(ENGINES):
-        place = np.int64(lane(places, engine))
-        stream = place // PAYLOAD_UNIT * STREAM_UNIT + place % STREAM_UNIT
+        packet_at = np.int64(lane(places, engine))
+        stream = packet_at // PAYLOAD_UNIT * STREAM_UNIT + packet_at % STREAM_UNIT
         ends[engine] = end_stream(
-            lane(packet, engine), np.int64(lane(used, engine)), payload + place, payload, engine, stream, length
+            lane(packet, engine), np.int64(lane(used, engine)), payload + packet_at, payload, engine, stream, length
         )
         if ends[engine] == 0:
             return 0

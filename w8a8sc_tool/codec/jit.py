@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numba
 import numba.core.config
@@ -24,6 +23,7 @@ _config: Any = numba.core.config
 _OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
 # Without what lets Python or C call a part, which takes time to compile.
 _PART_OPTIONS = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_LOG: Final = logging.getLogger(__name__)
 _LOCK = threading.RLock()
 _folder = functools.cache(kernel_cache.cache_folder)
 
@@ -97,14 +97,14 @@ def compile_all(kernels: Sequence[Kernel]) -> None:
 
 
 def _announce(folder: Path | None) -> None:
-    """One line for whoever wonders why the first start takes long; nobody may be there to read it."""
+    """One line for whoever wonders why the first start takes long; who uses the codec decides where it goes.
+
+    A warning, which Python prints on standard error where nobody has set up logging.
+    """
     if folder is None:
-        line = "compiling kernels (no folder to keep them can be written) ..."
+        _LOG.warning("compiling kernels (no folder to keep them can be written) ...")
     else:
-        line = f"compiling kernels, once for this version, into {folder} ..."
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            print(line, file=sys.stderr, flush=True)
+        _LOG.warning("compiling kernels, once for this version, into %s ...", folder)
 
 
 def part(function: F) -> F:

@@ -161,14 +161,14 @@ def is_near(totals, common, length):
 def count_symbols(scratch, length, common, totals):
     """Step 2: how often each byte occurs in a tile, into totals (int64 [256]), after step 1 with this common byte."""
     counts = scratch + COUNTS_AT
-    for place in range(counts, counts + _COUNT_TABLES * _COUNTS_STRIDE, 64):
-        store(place, splat(U8x64, 0))
+    for address in range(counts, counts + _COUNT_TABLES * _COUNTS_STRIDE, 64):
+        store(address, splat(U8x64, 0))
     for engine in range(4):
         begin = scratch + INDICES_AT + engine * SHARE_BYTES
         # Several tables in turn: counting the same index again soon would have to wait for the store before.
-        for place in range(begin, begin + length, 2 * _COUNT_TABLES):
+        for address in range(begin, begin + length, 2 * _COUNT_TABLES):
             for number in range(_COUNT_TABLES):
-                cell = counts + number * _COUNTS_STRIDE + 2 * load16(place + 2 * number)
+                cell = counts + number * _COUNTS_STRIDE + 2 * load16(address + 2 * number)
                 store16(cell, load16(cell) + 1)
     columns = splat(U16x32, 0)  # a tile has 16384 indices: sums fit
     totals[:] = 0
@@ -237,11 +237,11 @@ def look_up(scratch, engine, begin, size, target, spacing):
     table = scratch + TABLE_AT
     indices = scratch + INDICES_AT + engine * SHARE_BYTES + begin
     for position in range(0, size, 8):
-        place = target + position // 8 * spacing
-        store32(place, load32(table + 4 * load16(indices + position)))
-        store32(place + 4, load32(table + 4 * load16(indices + position + 2)))
-        store32(place + HALF_BYTES, load32(table + 4 * load16(indices + position + 4)))
-        store32(place + HALF_BYTES + 4, load32(table + 4 * load16(indices + position + 6)))
+        cell = target + position // 8 * spacing
+        store32(cell, load32(table + 4 * load16(indices + position)))
+        store32(cell + 4, load32(table + 4 * load16(indices + position + 2)))
+        store32(cell + HALF_BYTES, load32(table + 4 * load16(indices + position + 4)))
+        store32(cell + HALF_BYTES + 4, load32(table + 4 * load16(indices + position + 6)))
 
 
 @part
@@ -263,8 +263,8 @@ def put_far(scratch, engine, begin, end, target, spacing):
         first = load32(scratch + _ENTRIES_AT + 4 * _entry_number(index & (SYMBOLS - 1), load8(share + even)))
         second = load32(scratch + _ENTRIES_AT + 4 * _entry_number(index >> SYMBOL_BITS, load8(share + even + 1)))
         entry = first | (second & 0xFFFFFF) << (first >> 24) | second >> 24 << 28
-        place = target + ((even - begin) >> 3) * spacing  # where look_up has put it
-        store32(place + HALF_BYTES * (even >> 2 & 1) + 2 * (even & 2), entry)
+        cell = target + ((even - begin) >> 3) * spacing  # where look_up has put it
+        store32(cell + HALF_BYTES * (even >> 2 & 1) + 2 * (even & 2), entry)
         far += 2
     store64(scratch + NEXT_FAR_AT + 8 * engine, np.uint64(far))
 
