@@ -55,7 +55,7 @@ def run(rounds: int, json: str | None, executor: Path | None, against: Path | No
             if version is not None:
                 faster = [measure.ratio(seconds[coding], seconds[OTHER[coding]]) for seconds in (encoding, decoding)]
                 versions.append([name, coding, *(f"{value:.2f}" for value in faster)])
-        rates = [measure.speeds(weight.nbytes, encoding[what]) for what in speed[0][1:]]
+        rates = [measure.speeds(weight.nbytes, encoding[task_name]) for task_name in speed[0][1:]]
         speed.append([name, *(f"{rate[1]:.0f}" for rate in rates)])
         size.append([name, *(f"{sizes[key]:.3f}" for key in ("low", "high", "entropy", "zstd -1", "zstd -3", "lz4"))])
         if executor is not None:

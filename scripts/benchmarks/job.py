@@ -31,8 +31,8 @@ def run(
     against: Path | None,
 ) -> None:
     """Rows per TP size and -j, one per version; every round also times the plain copy."""
-    place = Path(folder).resolve()
-    model = place / f"Bench{layers}-{vocabulary}-w8a8s"
+    work = Path(folder).resolve()
+    model = work / f"Bench{layers}-{vocabulary}-w8a8s"
     if not model.exists():
         synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
     versions = {"this": ROOT} | ({"other": against} if against is not None else {})
@@ -43,7 +43,7 @@ def run(
     rows, results = [HEADINGS], []
     for tp in sizes:
         for number in processes:
-            runs = one(model, place / "out", tp, number, rounds, versions)
+            runs = one(model, work / "out", tp, number, rounds, versions)
             results.append({"tp": tp, "processes": number, **runs})
             for version in versions:
                 rows.append([str(tp), str(number), version, *_figures(runs, version)])
@@ -64,8 +64,8 @@ def _figures(runs: dict[str, Any], version: str) -> list[str]:
     plain, checked = version, f"{version} with read-back"
     walls = {name: _column(runs, name, 1) for name in (plain, checked, "copy")}
     return [
-        measure.told_seconds(_column(runs, plain, 0)),
-        measure.told_seconds(_column(runs, checked, 0)),
+        measure.seconds_text(_column(runs, plain, 0)),
+        measure.seconds_text(_column(runs, checked, 0)),
         f"{measure.ratio(walls['copy'], walls[plain]):.2f}",
         f"{measure.ratio(walls[plain], walls[checked]):.2f}",
         f"{max(_column(runs, checked, 2)) / 2**20:.0f}",

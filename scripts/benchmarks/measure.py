@@ -42,12 +42,12 @@ def speeds(nbytes: int, seconds: Sequence[float]) -> tuple[float, float, float]:
     return rates[0], statistics.median(rates), rates[-1]
 
 
-def told(values: tuple[float, float, float]) -> str:
+def as_text(values: tuple[float, float, float]) -> str:
     """Median, with lowest and highest behind it."""
     return f"{values[1]:.0f} ({values[0]:.0f}-{values[2]:.0f})"
 
 
-def told_seconds(seconds: Sequence[float]) -> str:
+def seconds_text(seconds: Sequence[float]) -> str:
     """Median, with lowest and highest behind it."""
     return f"{statistics.median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
 
@@ -101,14 +101,14 @@ class Peak:
 
 
 def _tree(pid: int) -> list[int]:
-    found = [pid]
-    for process in found:
+    pids = [pid]
+    for process in pids:
         try:
             for task in Path(f"/proc/{process}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
+                pids += map(int, (task / "children").read_text().split())
         except OSError:
             continue  # it ended meanwhile
-    return found
+    return pids
 
 
 def _memory(pid: int) -> int:

@@ -61,7 +61,7 @@ def run(rounds: int, json: str | None, folder: str, memory: str, layers: int, vo
         shutil.rmtree(out, ignore_errors=True)
     rows = [["-j", "job s", "of -j 1"]]
     for count, each in seconds.items():
-        rows.append([str(count), measure.told_seconds(each), f"{measure.ratio(each, seconds[1]):.2f}"])
+        rows.append([str(count), measure.seconds_text(each), f"{measure.ratio(each, seconds[1]):.2f}"])
     measure.table(rows)
     measure.table([["TP", *parts[1]]] + [[str(tp), *(f"{v:.2f}" for v in part.values())] for tp, part in parts.items()])
     speedups = {

@@ -37,12 +37,12 @@ def run(json: str | None, folder: str, layers: int, vocabulary: int, against: Pa
     """A column per version, by default with the read-back, TP 1, -j 2."""
     if shutil.which("perf") is None:
         raise SystemExit("this needs perf (Debian: linux-perf)")
-    place = Path(folder).resolve()
-    model = place / f"Bench{layers}-{vocabulary}-w8a8s"
+    work = Path(folder).resolve()
+    model = work / f"Bench{layers}-{vocabulary}-w8a8s"
     if not model.exists():
         synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
     versions = {"this": ROOT} | ({"other": against} if against is not None else {})
-    seconds = {version: _sampled(model, place / "out", root) for version, root in versions.items()}
+    seconds = {version: _sampled(model, work / "out", root) for version, root in versions.items()}
     total = sum(seconds["this"].values())
     rows = [["processor seconds of", *(f"{version} version" for version in versions), "of all"]]
     for name, value in seconds["this"].most_common():

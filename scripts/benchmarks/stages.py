@@ -24,27 +24,27 @@ BLOCK = 8 << 20
 
 
 def run(rounds: int, json: str | None, folder: str) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        tasks = _tasks(Path(place))
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        tasks = _tasks(Path(scratch))
         times = measure.in_turns(rounds, clock=time.thread_time, **{name: task for name, (task, _) in tasks.items()})
         speeds = {name: measure.speeds(tasks[name][1], seconds) for name, seconds in times.items()}
     rows = [["stage", "MB/s of its input", "of encoding"]]
-    rows += [[name, measure.told(value), f"{value[1] / speeds['encode'][1]:.1f}"] for name, value in speeds.items()]
+    rows += [[name, measure.as_text(value), f"{value[1] / speeds['encode'][1]:.1f}"] for name, value in speeds.items()]
     measure.table(rows)
     measure.save(json, "stages", {"stages": speeds, "steps": steps.run(rounds)})
 
 
-def _tasks(place: Path) -> dict[str, tuple[Callable[[], Any], int]]:
+def _tasks(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
     weight = weights.recipe(ROWS, "qwen3-8b")
     encoded = encode_matrix(weight)
     incompressible = np.random.default_rng(0).integers(-128, 128, weight.shape).astype(np.int8)
-    path = place / "source"
+    path = folder / "source"
     path.write_bytes(weight.tobytes())
     source = FileTensor("weight", str(path), weight.nbytes, "I8", weight.shape, 0, weight.nbytes)
     bits = np.random.default_rng(0).normal(size=weight.nbytes // 2).astype(np.float32).view(np.uint32) >> 16
     bfloat16 = bits.astype(np.uint16)
     halves = np.empty_like(weight[:, : weight.shape[1] // 2])
-    fd = os.open(place / "target", os.O_RDWR | os.O_CREAT)
+    fd = os.open(folder / "target", os.O_RDWR | os.O_CREAT)
     out = np.empty_like(weight)
 
     def read() -> None:

@@ -94,8 +94,8 @@ def run(rounds: int) -> dict[str, float]:
     weight = weights.recipe(ROWS, "qwen3-8b")
     target = np.empty(TILE_BYTES + TARGET_SLACK, np.uint8)
     scratch = np.empty(SCRATCH_BYTES, np.uint8)
-    place = (address_of(weight), weight.strides[0], *weight.shape, address_of(target), address_of(scratch))
-    tasks = {name: lambda steps=number + 1: _encode(steps, *place) for number, name in enumerate(STEPS)}
+    addresses = (address_of(weight), weight.strides[0], *weight.shape, address_of(target), address_of(scratch))
+    tasks = {name: lambda steps=number + 1: _encode(steps, *addresses) for number, name in enumerate(STEPS)}
     times = measure.in_turns(rounds, clock=time.thread_time, **tasks)
     upto = [statistics.median(times[name]) / weight.nbytes * 1e9 for name in STEPS]
     added = {name: after - before for name, before, after in zip(STEPS, [0.0, *upto], upto)}

