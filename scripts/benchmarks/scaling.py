@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from w8a8sc_tool.conversion.worker import Converter
+from tests.jobs.test_reshard import InProcess
 from w8a8sc_tool.io import files
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
@@ -100,40 +100,19 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
         write(fd, path, data, offset)
         clock.files[path.name] += time.thread_time() - started
 
-    class InProcess:
-        """A pool of one worker that is no process."""
-
-        def __init__(self, count: int, handler: str, *arguments: Any) -> None:
-            self._worker, self._answers = Converter(*arguments), list[tuple[int, Any]]()
-
-        def __enter__(self) -> InProcess:
-            return self
-
-        def __exit__(self, *exception: object) -> None: ...
-
-        @property
-        def busy(self) -> bool:
-            return bool(self._answers)
-
-        def idle(self) -> list[int]:
-            return [] if self._answers else [0]
-
+    class TimedWorker(InProcess):
         def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
             started = time.thread_time()
             clock.first = clock.first or started
-            self._answers.append((0, getattr(self._worker, method)(*arguments)))
+            super().call(number, task, method, *arguments)
             clock.last = time.thread_time()
             clock.units[task] += clock.last - started
-
-        def wait(self, timeout: float | None = None) -> list[tuple[int, Any]]:
-            answers, self._answers = self._answers, []
-            return answers
 
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
     started = time.thread_time()
     with (
-        mock.patch("w8a8sc_tool.conversion.conversion.Pool", InProcess),
+        mock.patch("w8a8sc_tool.conversion.conversion.Pool", TimedWorker),
         mock.patch.object(files, "write_at", timed_write),
     ):
         compress(model, out, tp=tp, verify=False)
