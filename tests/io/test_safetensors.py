@@ -133,3 +133,12 @@ def test_random_headers(tmp_path_factory: pytest.TempPathFactory, header: bytes)
     path = raw(tmp_path_factory.mktemp("fuzz") / "x.safetensors", header, b"12345678")
     with pytest.raises(InputError):
         TensorFile(path)
+
+
+def test_a_checkpoint_of_many_experts_in_one_file(tmp_path: Path) -> None:
+    """As many tensors as Qwen3.6-35B-A3B has, with names as long as those of its experts."""
+    name = "model.language_model.layers.39.mlp.experts.255.down_proj.weight_offset.{:05}"
+    entry = json.dumps({"dtype": "I8", "shape": [2048, 0], "data_offsets": [0, 0]}, separators=(",", ":"))
+    entries = (f'"{name.format(number)}":{entry}' for number in range(92_806))
+    with TensorFile(raw(tmp_path / "many.safetensors", f"{{{','.join(entries)}}}".encode())) as file:
+        assert len(file.tensors) == 92_806
