@@ -11,7 +11,7 @@ import pytest
 from w8a8sc_tool.checkpoint import Checkpoint
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.layouts import ARCHITECTURES
-from w8a8sc_tool.planning import Options, make_plan
+from w8a8sc_tool.planning import Options, make_plan, sizes
 
 from .. import tensors
 from ..conftest import edit_json
@@ -44,6 +44,13 @@ def problems(folder: Path, tp: int = 1, **changes: Any) -> list[str]:
 def test_one_wrong_size(key: str, wrong: int, right: int, tp: int, tiny_copy: Path) -> None:
     (problem,) = problems(tiny_copy, tp, **{key: wrong})
     assert problem.startswith(f"{key} is {wrong} but the weights have {right}, {tiny_copy / 'config.json'}")
+
+
+def test_sizes_are_tried_on_some_layers_and_hold_for_all(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "_MOST_LAYERS", 1)
+    edit_json(tiny_copy / "config.json", lambda content: content.update(hidden_size=1024))
+    checkpoint, wrong = sizes.corrected(Checkpoint.open(tiny_copy, ARCHITECTURES))
+    assert len(wrong) == 1 and (checkpoint.config.layers, checkpoint.config.hidden_size) == (2, 512)
 
 
 def test_a_default_that_does_not_fit(tiny_copy: Path) -> None:

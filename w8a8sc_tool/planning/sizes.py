@@ -18,6 +18,7 @@ Dimension = tuple[str, int]
 """A tensor of the checkpoint and the number of one of its axes."""
 
 _MOST_CANDIDATES: Final = 4  # values that are tried of a size
+_MOST_LAYERS: Final = 8  # layers that sizes are tried on: two of every kind, and experts' tensors are many
 _REMEDY: Final = "config.json and the weights do not belong together"
 
 
@@ -60,7 +61,9 @@ def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
     A size counts as wrong if another one makes two more dimensions of tensors fit, and more than another value of any
     other size would: a single tensor that does not fit is wrong itself.
     """
-    config, problems = checkpoint.config, []
+    whole, problems = checkpoint.config, []
+    few = min(whole.layers, _MOST_LAYERS)
+    config = replace(whole, layers=few, layer_types=whole.layer_types[:few])
     wrong = _misfits_of(config, checkpoint)
     while len(wrong) > 1:
         candidates = ((len(_misfits_of(c, checkpoint)), name, c) for name, c in _candidates(config, checkpoint, wrong))
@@ -69,6 +72,7 @@ def corrected(checkpoint: Checkpoint) -> tuple[Checkpoint, list[Problem]]:
             break
         problems.append(_problem(config, name, _sizes(best)[name]))
         config, wrong = best, _misfits_of(best, checkpoint)
+    config = replace(config, layers=whole.layers, layer_types=whole.layer_types)
     return replace(checkpoint, config=config), problems
 
 
