@@ -15,6 +15,7 @@ from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.jobs.compress import plan
 from w8a8sc_tool.layouts import ARCHITECTURES, Module, Target, check_size, modules, valid_sizes
+from w8a8sc_tool.layouts.architectures._gated_delta_net import SIZES
 
 from .. import tensors
 from ..architectures import make
@@ -150,9 +151,17 @@ def test_heads_of_linear_attention_must_divide(source: Path) -> None:
     assert valid_sizes(odd) == [1, 2]
 
 
+@pytest.mark.parametrize("key", list(SIZES))
+def test_a_list_is_no_size(key: str, source: Path) -> None:
+    with pytest.raises(InputError, match=rf"{key} is \[\], a size above 0 is wanted"):
+        config(source, lambda text: text.update({key: []}))
+
+
 def test_what_vllm_would_build_otherwise_is_refused(source: Path) -> None:
     with pytest.raises(InputError, match="attn_output_gate is false.*without gates"):
         config(source, lambda text: text.update(attn_output_gate=False))
+    with pytest.raises(InputError, match="attn_output_gate is null.*without gates"):
+        config(source, lambda text: text.update(attn_output_gate=None))
     with pytest.raises(InputError, match="layer_scale is true"):
         config(source, lambda text: text.update(layer_scale=True))
     with pytest.raises(InputError, match=r"mrope_section .* does not add up to half of 0.25 of head_dim, 64"):

@@ -30,6 +30,7 @@ SIZES = {
     "head_dim": 64,
     "vocab_size": 1001,
     "num_experts": 3,
+    "num_experts_per_tok": 2,
     "moe_intermediate_size": 192,
 }
 MLP = "model.layers.1.mlp."
@@ -144,6 +145,26 @@ def test_sizes_that_divide_the_experts() -> None:
 )
 def test_other_layers_are_refused(key: str, without: object, value: object) -> None:
     config(**{key: without})
-    config(**{key: None})
     with pytest.raises(InputError, match=f"{key} is .*: vLLM would build"):
         config(**{key: value})
+
+
+def test_a_null_is_a_value() -> None:
+    """transformers has an empty list in place of this one, and vLLM divides by that one."""
+    config(mlp_only_layers=None)
+    with pytest.raises(InputError, match="decoder_sparse_step is null"):
+        config(decoder_sparse_step=None)
+
+
+@pytest.mark.parametrize("value", [[], [1], 0, -1, 1.5, True, None, 10**9])
+@pytest.mark.parametrize("key", ["num_experts", "num_experts_per_tok", "moe_intermediate_size"])
+def test_what_is_no_size_of_experts_is_one_problem(key: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{key} is .*, a size above 0 is wanted") as caught:
+        config(**{key: value})
+    assert len(caught.value.problems) == 1
+
+
+def test_a_token_passes_through_experts_that_there_are() -> None:
+    config(num_experts=3, num_experts_per_tok=3)
+    with pytest.raises(InputError, match="num_experts_per_tok is 4, but num_experts 3"):
+        config(num_experts=3, num_experts_per_tok=4)

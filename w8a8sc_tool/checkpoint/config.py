@@ -18,7 +18,8 @@ from .rope import Rope
 NAME: Final = "config.json"
 _LARGEST: Final = 16 << 20
 _MOST_LAYERS: Final = 4096
-_COUNTS: Final = ("depth", "deepstack_visual_indexes")  # of blocks, which are layers of other parts
+_LISTS: Final = ("deepstack_visual_indexes",)  # whose lengths are sizes
+_COUNTS: Final = ("depth", *_LISTS)  # of blocks, which are layers of other parts
 
 # What the configuration classes of all architectures here assume; their own defaults are in the layouts' tables.
 _COMMON: Final[dict[str, Any]] = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
@@ -231,8 +232,9 @@ def _check_keys(fields: Fields, conventions: Conventions) -> None:
         if value := fields.get(key):
             fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
     for key, (wanted, reason) in conventions.needed.items():
-        if (value := fields.content.get(key)) is not None and value != wanted:
-            fields.refuse(f"{key} is {str(value).lower()[:40]}", reason)
+        if (value := fields.content.get(key, wanted)) != wanted:
+            shown = "null" if value is None else str(value).lower()[:40]
+            fields.refuse(f"{key} is {shown}", reason)
 
 
 def _architecture(content: dict[str, Any], path: Path, supported: Supported) -> str:
@@ -274,7 +276,7 @@ def _tied(fields: Fields, content: dict[str, Any], path: Path) -> bool:
 
 
 def _further(sizes: Mapping[str, int], content: dict[str, Any], text: dict[str, Any], path: Path) -> dict[str, int]:
-    """Sizes that not every model has, of a list its length; raises InputError for what is none.
+    """Sizes that not every model has, of some keys the length of a list; raises InputError for what is none.
 
     text: the decoder's configuration, which keys without an object are of.
     """
@@ -286,7 +288,7 @@ def _further(sizes: Mapping[str, int], content: dict[str, Any], text: dict[str, 
             raise InputError(f"{owner} is no object", str(path), "restore config.json")
         fields = Fields(inside or {}, {name: default}, f"{path} ({owner})" if owner else str(path))
         listed = fields.get(name)
-        result[key] = len(listed) if isinstance(listed, list) else fields.size(name)
+        result[key] = len(listed) if isinstance(listed, list) and name in _LISTS else fields.size(name)
         if name in _COUNTS and result[key] > _MOST_LAYERS:
             fields.refuse(f"{name} is {result[key]}", "no model has so many")
         if fields.problems:
@@ -351,6 +353,9 @@ def _check_together(config: ModelConfig, fields: Fields) -> None:
             f"num_attention_heads, {config.heads}, is no multiple of num_key_value_heads, {config.kv_heads}",
             "" if "num_key_value_heads" in config.text else "the latter is what the key's absence means: add it",
         )
+    experts, chosen = (config.further.get(key) for key in ("num_experts", "num_experts_per_tok"))
+    if experts is not None and chosen is not None and chosen > experts:
+        fields.refuse(f"num_experts_per_tok is {chosen}, but num_experts {experts}")
     section = config.rope.parameters.get("mrope_section") if config.rope.images else None
     halves = isinstance(section, list) and all(isinstance(size, int) for size in section) and 2 * sum(section)
     turned = config.head_dim * config.rope.partial
