@@ -63,5 +63,5 @@ def test_two_wrong_sizes_and_a_tensor(tiny_copy: Path) -> None:
     content = tensors.read(tiny_copy / WEIGHTS)
     content["model.norm.weight"] = tensors.entry("F16", np.zeros(7))
     tensors.write(tiny_copy / WEIGHTS, content)
-    found = problems(tiny_copy, hidden_size=256, vocab_size=1000)
-    assert [text.split()[0] for text in found] == ["hidden_size", "vocab_size", "model.norm.weight"]
+    wrong = problems(tiny_copy, hidden_size=256, vocab_size=1000)
+    assert [text.split()[0] for text in wrong] == ["hidden_size", "vocab_size", "model.norm.weight"]
