@@ -35,17 +35,17 @@ def check_values(source: Path, directory: Path, tp: int, target: str = "0.18") -
     """Every tensor of every rank against the oracle; compressed weights by what they decode to."""
     oracle = Oracle(source, target)
     for rank in range(tp):
-        tensors = load_file(directory / f"model-rank-{rank}-part-0.safetensors")
+        stored = load_file(directory / f"model-rank-{rank}-part-0.safetensors")
         expected = oracle.rank(rank, tp)
-        for name in [name for name in tensors if name.endswith(".info")]:
+        for name in [name for name in stored if name.endswith(".info")]:
             module = name.removesuffix(".info")
-            parts = (tensors.pop(f"{module}.{leaf}") for leaf in ("weight", "index", "info"))
-            tensors[f"{module}.weight"] = decode_matrix(*parts, sparsity="low")
-        assert set(tensors) == set(expected)
+            parts = (stored.pop(f"{module}.{leaf}") for leaf in ("weight", "index", "info"))
+            stored[f"{module}.weight"] = decode_matrix(*parts, sparsity="low")
+        assert set(stored) == set(expected)
         for name, values in expected.items():
-            assert tensors[name].dtype == values.dtype, name
-            assert tensors[name].shape == values.shape, name
-            assert tensors[name].tobytes() == np.ascontiguousarray(values).tobytes(), name
+            assert stored[name].dtype == values.dtype, name
+            assert stored[name].shape == values.shape, name
+            assert stored[name].tobytes() == np.ascontiguousarray(values).tobytes(), name
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])

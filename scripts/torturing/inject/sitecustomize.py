@@ -28,11 +28,11 @@ def _install(settings):
         recorder.SYNC_SECONDS = settings["sync"]
 
 
-def _recorder(path):
+def _recorder(log_path):
     def record(action, path, details):
         details = tuple(bytes(part) if isinstance(part, memoryview) else part for part in details)
         data = pickle.dumps((action, str(path), tuple(str(d) if hasattr(d, "parts") else d for d in details)))
-        with open(path, "ab") as log:
+        with open(log_path, "ab") as log:
             fcntl.flock(log, fcntl.LOCK_EX)  # several processes write
             log.write(data)
 
