@@ -19,6 +19,7 @@ _PUBLIC = {
     "synthesize": "synthesis.synthesize",
     "inspect": "jobs.inspect",
     "verify": "checking.verify",
+    "verify_tree": "checking.tree",
     "compare": "checking.compare",
     "fit": "jobs.serving",
     "examine": "jobs.doctor",
@@ -35,6 +36,7 @@ _PUBLIC = {
     "Outcome": "jobs.batch",
     "Inspection": "jobs.inspect",
     "Report": "checking.verify",
+    "TreeReport": "checking.tree",
     "Finding": "checking.findings",
     "Comparison": "checking.compare",
     "Estimate": "serving.memory",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from .checking.compare import Comparison as Comparison
     from .checking.compare import compare as compare
     from .checking.findings import Finding as Finding
+    from .checking.tree import TreeReport as TreeReport
+    from .checking.tree import verify_tree as verify_tree
     from .checking.verify import Report as Report
     from .checking.verify import verify as verify
     from .codec import EncodedMatrix as EncodedMatrix

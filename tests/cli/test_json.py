@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,14 @@ def test_what_looks(
     (sealed_copy / "strange").touch()
     check("verify", document("verify", sealed_copy, "--source", tiny, "--quick", "-j", "1", codes=(1,)))
     check("fit", document("fit", sealed(2)))
+
+
+def test_what_looks_at_trees(document: Callable[..., Any], sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(sealed(1).parents[1], tmp_path / "tree"))
+    (tree / "TP4" / "two").parent.mkdir()
+    shutil.copytree(sealed(2), tree / "TP4" / "two")
+    (tree / "TP4" / "two" / "strange").touch()
+    check("verify TREE", document("verify", tree, "--quick", "-j", "1", codes=(1,)))
 
 
 def test_what_comes_before(document: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from w8a8sc_tool.cli.main import run
-from w8a8sc_tool.io.folders import directories_below, is_checkpoint, is_sharded_state
+from w8a8sc_tool.io.folders import directories_below, is_checkpoint, is_sharded_state, is_tree, tree_contents
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def test_what_a_folder_is(tree: Path, tiny: Path, tmp_path: Path) -> None:
     assert is_checkpoint(tiny) and not is_sharded_state(tiny)
     assert directories_below(tree) == [directory, tree / "TP2" / "Tiny-tp2"]
     assert directories_below(tmp_path) == directories_below(tree)
+    assert is_tree(tree) and not any(map(is_tree, (directory, directory.parent, tmp_path, tiny, tmp_path / "none")))
+    assert tree_contents(tree) == (directories_below(tree), [tree / "TP4" / "Tiny-tp4.partial"])
 
 
 def test_sizes_are_listed_as_numbers(tmp_path: Path) -> None:
@@ -41,7 +43,6 @@ def test_sizes_are_listed_as_numbers(tmp_path: Path) -> None:
 COMMANDS_OF_DIRECTORIES = [
     line.split()
     for line in (
-        "verify {}",
         "inspect {}",
         "fit {}",
         "serve --print {}",

@@ -103,7 +103,7 @@ def verify(
     Raises InputError if the directory or the source cannot be opened as such; what is wrong inside is in the report.
     """
     checkpoint = Checkpoint.open(Path(source), ARCHITECTURES) if source is not None else None
-    return _verify(Path(directory), checkpoint, frozenset(), quick, processes, progress)
+    return verify_opened(Path(directory), checkpoint, quick=quick, processes=processes, progress=progress)
 
 
 def verify_unread(
@@ -115,17 +115,19 @@ def verify_unread(
     progress: Progress | None = None,
 ) -> Report:
     """`verify` for who has read tensors already (the names of their files and theirs), which are not read again."""
-    return _verify(directory, None, read, quick, processes, progress)
+    return verify_opened(directory, None, read, quick=quick, processes=processes, progress=progress)
 
 
-def _verify(
+def verify_opened(
     folder: Path,
     checkpoint: Checkpoint | None,
-    read: Set[tuple[str, str]],
+    read: Set[tuple[str, str]] = frozenset(),
+    *,
     quick: bool,
     processes: int | None,
     progress: Progress | None,
 ) -> Report:
+    """`verify` with a source that is open, without what was read already."""
     findings: list[Finding] = []
     try:
         state = ShardedState.open(folder)

@@ -14,29 +14,35 @@ from .spelling import spelled
 
 if TYPE_CHECKING:
     from ..checking.compare import Comparison
+    from ..checking.tree import TreeReport
     from ..checking.verify import Report
     from ..jobs.inspect import Inspection, ModuleRow
 
 
 @group.command(short_help="Prove that a directory is whole, and equal to its source")
-@click.argument("directory")
+@click.argument("path")
 @click.option("--source", help="Also compare every value with this W8A8S checkpoint.")
 @click.option("--quick", is_flag=True, help="Check sizes and structure only: no hashes, no decoding.")
 @takes("processes")
 @common
-def verify(directory: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
-    """Check that a sharded_state DIRECTORY is whole and, with --source, that it holds the right weights.
+def verify(path: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
+    """Check that a sharded_state directory is whole and, with --source, that it holds the right weights.
+
+    PATH may also be a published tree, NAME-w8a8sc-310-vllm with TP1, TP2, ...: all of its directories are checked.
 
     \b
     Example:
       w8a8sc verify Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --source /models/Qwen3-8B-w8a8s-310
     """
-    from ..checking import verify as job
+    from ..checking import tree as job
 
     out = Output(as_json=as_json, quiet=quiet)
-    report = job.verify(directory, source=source, quick=quick, processes=processes, progress=out)
+    report = job.verify_path(path, source=source, quick=quick, processes=processes, progress=out)
     out.document(report.document())
-    _show_report(report, out)
+    if isinstance(report, job.TreeReport):
+        _show_tree(report, out)
+    else:
+        _show_report(report, out)
     return report.exit_code
 
 
@@ -88,12 +94,35 @@ def _show_report(report: Report, out: Output) -> None:
         out.result(f"{finding.where}: {finding.message}")
     for gap in report.not_checked:
         out.result(f"not checked: {spelled(gap)}")
+    out.result(_verdict(report))
+
+
+def _verdict(report: Report) -> str:
     against = f", equal to what {report.against_source} becomes" if report.against_source and report.ok else ""
     verdict = "verified" if report.ok else f"{len(report.findings)} errors"
-    out.result(
+    return (
         f"{verdict}: TP {report.tp}, {report.tensors} tensors ({report.compressed_weights} compressed weights), "
         f"{size(report.bytes)}{against}"
     )
+
+
+def _show_tree(tree: TreeReport, out: Output) -> None:
+    """What is wrong, then a line per directory, the tree's own last."""
+    for finding in [*tree.findings, *(finding for report in tree.reports for finding in report.findings)]:
+        out.result(f"{finding.where}: {finding.message}")
+    for gap in tree.not_checked:
+        out.result(f"not checked: {gap}")
+    gaps = dict.fromkeys(gap for report in tree.reports for gap in report.not_checked)
+    for gap in gaps:
+        of = [str(report.directory.relative_to(tree.tree)) for report in tree.reports if gap in report.not_checked]
+        out.result(f"not checked of {', '.join(of)}: {spelled(gap)}")
+    for report in tree.reports:
+        out.result(f"{report.directory.relative_to(tree.tree)}: {_verdict(report)}")
+    wrong = sum(not report.ok for report in tree.reports)
+    count = f"{len(tree.reports)} directories" if len(tree.reports) > 1 else "1 directory"
+    errors = f"{len(tree.findings)} errors of the tree" if tree.findings else ""
+    verdict = ", ".join(filter(None, [errors, f"{wrong} with errors" if wrong else ""])) or "all verified"
+    out.result(f"{tree.tree}: {count}, {verdict}")
 
 
 def _show_comparison(comparison: Comparison, out: Output) -> None:

@@ -22,11 +22,12 @@ RANK_FILE: Final = re.compile(r"model-rank-(0|[1-9]\d{0,5})-part-(.*)\.safetenso
 
 # A published tree has its directories two levels down: NAME-w8a8sc-310-vllm/TP4/NAME-w8a8sc-310-vllm-tp4.
 _LEVELS: Final = 3
+_SIZE: Final = re.compile(r"TP([1-9]\d{0,3})")
 _MOST_FOLDERS: Final = 1000  # looked at; whoever gives / as a path should not wait
 _MOST_LISTED: Final = 8
 
 # Directories in the making, and those a replacement has moved aside.
-_NOT_DIRECTORIES: Final = (".partial", ".replaced")
+NOT_DIRECTORIES: Final = (".partial", ".replaced")
 
 
 def is_sharded_state(path: Path) -> bool:
@@ -47,10 +48,41 @@ def directories_below(folder: Path) -> list[Path]:
     return sorted(_directories(folder, _LEVELS, [0]), key=_natural)
 
 
+def is_tree(path: Path) -> bool:
+    """Whether a folder is a published tree: no sharded_state directory itself, with such in folders TP1, TP2, ..."""
+    return reading.is_folder(path) and not is_sharded_state(path) and bool(tree_contents(path)[0])
+
+
+def tree_contents(tree: Path) -> tuple[list[Path], list[Path]]:
+    """The sharded_state directories of a published tree in the order of their sizes, and everything else in it.
+
+    Unfinished directories are among the others, as is a size's folder without anything; hidden names are left out.
+    """
+    directories, others = [], []
+    for path in _shown(tree):
+        if not _SIZE.fullmatch(path.name) or not reading.is_folder(path):
+            others.append(path)
+            continue
+        for item in [path] if is_sharded_state(path) else _shown(path) or [path]:
+            finished = not item.name.endswith(NOT_DIRECTORIES) and is_sharded_state(item)
+            (directories if finished else others).append(item)
+    return sorted(directories, key=_natural), sorted(others, key=_natural)
+
+
+def _shown(folder: Path) -> list[Path]:
+    return [path for path in reading.entries(folder) if not path.name.startswith(".")]
+
+
+def size_in_tree(directory: Path) -> int | None:
+    """The tensor-parallel size that the folders of a tree give for a directory; None if they give none."""
+    names = (_SIZE.fullmatch(name) for name in (directory.parent.name, directory.name))
+    return next((int(match[1]) for match in names if match), None)
+
+
 def _directories(folder: Path, levels: int, looked_at: list[int]) -> Iterator[Path]:
     for path in reading.entries(folder):
         looked_at[0] += 1
-        hidden = path.name.startswith(".") or path.name.endswith(_NOT_DIRECTORIES)
+        hidden = path.name.startswith(".") or path.name.endswith(NOT_DIRECTORIES)
         if hidden or looked_at[0] > _MOST_FOLDERS or not reading.is_folder(path):
             continue
         with suppress(AccessError):  # what may not be looked at is not offered
