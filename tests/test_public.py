@@ -24,19 +24,8 @@ FUNCTIONS = {
     *("encode_matrix", "decode_matrix"),
 }
 RESULTS = {
-    *(
-        "Compressed",
-        "Plan",
-        "Outcome",
-        "Inspection",
-        "Report",
-        "TreeReport",
-        "Finding",
-        "Comparison",
-        "Estimate",
-        "Row",
-    ),
-    *("Prepared", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
+    *("Compressed", "Plan", "Outcome", "Inspection", "Report", "TreeReport", "Finding", "Comparison", "Estimate"),
+    *("Row", "Prepared", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
 }
 ERRORS = {"W8A8SCError", "InputError", "UsageError", "WorkError", "MissingError"}
 PACKAGE = Path(w8a8sc_tool.__file__).parent

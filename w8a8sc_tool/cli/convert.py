@@ -195,6 +195,8 @@ def _show_results(results: Sequence[Compressed], out: Output) -> None:
 
 
 def _show_compressed(result: Compressed, advice: Advice, out: Output) -> None:
+    from ..planning import FALLBACK_REASONS
+
     if result.already_done:
         out.result(f"already done: {result.directory} holds this checkpoint, made with these options")
     else:
@@ -211,14 +213,6 @@ def _show_compressed(result: Compressed, advice: Advice, out: Output) -> None:
     elif result.manifest.options.get("compress", True):
         out.result("  nothing was compressed: the checkpoint has no layer that can be W8A8SC")
     for reason, count in sorted(result.fallbacks.items()):
-        out.result(f"  {count} layers not compressed ({reason}: {_REASONS[reason]})")
+        out.result(f"  {count} layers not compressed ({reason}: {FALLBACK_REASONS[reason]})")
     problem = f"  it cannot be served on usual chips: {advice.problem}"
     out.result(f"  serve it with: {advice.command}" if advice.command else problem)
-
-
-_REASONS = {
-    "source": "the checkpoint holds them in another type",
-    "pinned": "as asked",
-    "shape": "the 310P kernel cannot take their size",
-    "ratio": "compression would not pay",
-}

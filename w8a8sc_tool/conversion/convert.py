@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..layouts import UNCOMPRESSED
 from ..sharded_state import Manifest, recover
 from ..workers.progress import Progress
 from .conversion import Conversion
@@ -33,26 +31,17 @@ class Compressed:
     @property
     def weight_ratio(self) -> float | None:
         """Compressed size of the compressed layers' weights, relative to what they were."""
-        layers = [layer for layer in self.manifest.layers if layer.quantization in UNCOMPRESSED]
-        sizes = [layer.n * layer.k * (2 if layer.quantization == "W16A16SC" else 1) for layer in layers]
-        compressed = sum((layer.ratio or 0) * size for layer, size in zip(layers, sizes))
-        return compressed / sum(sizes) if sizes else None
+        return self.manifest.weight_ratio
 
     @property
     def compressed_share(self) -> float | None:
         """How much of all int8 weights, by their uncompressed size, was compressed; None if there are none."""
-        layers = {layer.name: layer for layer in self.manifest.layers}
-        int8 = [layer for layer in layers.values() if layer.quantization.startswith("W8A8")]
-        compressed = sum(layer.n * layer.k for layer in int8 if layer.quantization in UNCOMPRESSED)
-        others = (tensor for tensor in self.manifest.ranks[0].tensors if tensor.name.rpartition(".")[0] not in layers)
-        experts = sum(tensor.end - tensor.begin for tensor in others if tensor.dtype == "I8")
-        total = sum(layer.n * layer.k for layer in int8) + experts
-        return compressed / total if total else None
+        return self.manifest.compressed_share
 
     @property
     def fallbacks(self) -> dict[str, int]:
         """Number of linear layers per fallback reason."""
-        return dict(Counter(layer.fallback for layer in self.manifest.layers if layer.fallback))
+        return self.manifest.fallbacks
 
     def document(self) -> dict[str, Any]:
         """What --json prints of it, but for how it is served: docs/json.md."""

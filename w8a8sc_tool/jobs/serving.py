@@ -30,7 +30,7 @@ from ..serving.options import Options as VllmOptions
 from ..serving.options import count_of, parse_options, share_of
 from ..serving.packages import version_of
 from ..serving.plugin import Plugin, find_plugin, python_for_cpu
-from ..sharded_state import ShardedState
+from ..sharded_state import Manifest, ShardedState
 from ..targets import target_of_version
 from ..workers.machine import cores
 from .compress import model_name
@@ -295,17 +295,16 @@ def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, Mode
         return state.tp, ModelConfig.parse(folder / "config.json", ARCHITECTURES), total, exact
 
 
-def command_for(result: Compressed) -> Command:
-    """The command that serves what a conversion made, on a host with the vLLM Ascend it was made for.
+def _command_for(directory: Path, manifest: Manifest, shown: Path) -> Command:
+    """The command that serves a directory, on a host with the vLLM Ascend it was made for.
 
-    Raises UsageError if it does not fit on a chip of the usual size.
+    shown: the path in the command. Raises UsageError if it does not fit on a chip of the usual size.
     """
-    config = ModelConfig.parse(result.directory / "config.json", ARCHITECTURES)
-    version = f"{result.manifest.options.get('target', DEFAULT_TARGET)}.0"
-    service = Service(
-        *(result.directory, "directory", result.tp, result.manifest.model, config, presets.choose(config), version)
-    )
-    memory = _memory(result.directory, service, {}, CHIP_MEMORY, compressed_masks=False)
+    config = ModelConfig.parse(directory / "config.json", ARCHITECTURES)
+    version = f"{manifest.options.get('target', DEFAULT_TARGET)}.0"
+    tp = manifest.tensor_parallel_size
+    service = Service(shown, "directory", tp, manifest.model, config, presets.choose(config), version)
+    memory = _memory(directory, service, {}, CHIP_MEMORY, compressed_masks=False)
     return build(dataclasses.replace(service, memory=memory))
 
 
@@ -323,8 +322,13 @@ class Advice:
 
 def advise(result: Compressed) -> Advice:
     """How to serve what a conversion made."""
+    return advise_on(result.directory, result.manifest, result.directory)
+
+
+def advise_on(directory: Path, manifest: Manifest, shown: Path) -> Advice:
+    """How to serve a sealed directory. shown: its path in the command, as seen from where that will be given."""
     try:
-        return Advice(str(command_for(result)), None)
+        return Advice(str(_command_for(directory, manifest, shown)), None)
     except UsageError as error:
         return Advice(None, error.problems[0].message)
 

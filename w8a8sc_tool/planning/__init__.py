@@ -11,7 +11,7 @@ embeddings.
 """
 
 from .options import Options
-from .plan import Fallback, Plan, PlannedModule, make_plan
+from .plan import FALLBACK_REASONS, Fallback, Plan, PlannedModule, make_plan
 from .preset import Preset
 
-__all__ = ["Fallback", "Options", "Plan", "PlannedModule", "Preset", "make_plan"]
+__all__ = ["FALLBACK_REASONS", "Fallback", "Options", "Plan", "PlannedModule", "Preset", "make_plan"]

@@ -25,6 +25,14 @@ source: the checkpoint holds it uncompressible. pinned: the user said so. shape:
 compression would not make it small enough.
 """
 
+FALLBACK_REASONS: Final[dict[str, str]] = {
+    "source": "the checkpoint holds them in another type",
+    "pinned": "as asked",
+    "shape": "the 310P kernel cannot take their size",
+    "ratio": "compression would not pay",
+}
+"""In words, of several layers."""
+
 # Documented limits of the 310P operator for compressed int8 weights (aclnn documentation, MatmulCompressDequant).
 SHAPE_MULTIPLE: Final = 64
 SMALLEST_N: Final = 128

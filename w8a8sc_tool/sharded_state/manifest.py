@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from .._version import VERSION
 from ..errors import InputError, refuse
 from ..io import hashing, lfs, reading
 from ..io.folders import MANIFEST
+from ..layouts import UNCOMPRESSED
 from ..planning import Options
 from ..planning.options import from_document
 from .meaning import problems_of
@@ -99,6 +101,30 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def tensor_bytes(self) -> int:
         return sum(tensor.end - tensor.begin for rank in self.ranks for tensor in rank.tensors)
+
+    @property
+    def weight_ratio(self) -> float | None:
+        """Compressed size of the compressed layers' weights, relative to what they were; None if there are none."""
+        layers = [layer for layer in self.layers if layer.quantization in UNCOMPRESSED]
+        sizes = [layer.n * layer.k * (2 if layer.quantization == "W16A16SC" else 1) for layer in layers]
+        compressed = sum((layer.ratio or 0) * size for layer, size in zip(layers, sizes))
+        return compressed / sum(sizes) if sizes else None
+
+    @property
+    def compressed_share(self) -> float | None:
+        """How much of all int8 weights, by their uncompressed size, was compressed; None if there are none."""
+        layers = {layer.name: layer for layer in self.layers}
+        int8 = [layer for layer in layers.values() if layer.quantization.startswith("W8A8")]
+        compressed = sum(layer.n * layer.k for layer in int8 if layer.quantization in UNCOMPRESSED)
+        others = (tensor for tensor in self.ranks[0].tensors if tensor.name.rpartition(".")[0] not in layers)
+        experts = sum(tensor.end - tensor.begin for tensor in others if tensor.dtype == "I8")
+        total = sum(layer.n * layer.k for layer in int8) + experts
+        return compressed / total if total else None
+
+    @property
+    def fallbacks(self) -> dict[str, int]:
+        """Number of linear layers per fallback reason."""
+        return dict(Counter(layer.fallback for layer in self.layers if layer.fallback))
 
 
 class _Version(msgspec.Struct):
