@@ -18,14 +18,14 @@ from w8a8sc_tool.jobs.reshard import reshard
 from w8a8sc_tool.options import as_patterns, as_sizes
 
 FUNCTIONS = {
-    *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "synthesize"),
+    *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "card", "synthesize"),
     *("inspect", "verify", "verify_tree", "compare", "fit", "examine"),
     *("prepare_serving", "start_serving", "generate", "install_executor", "uninstall_executor", "compile_kernels"),
     *("encode_matrix", "decode_matrix"),
 }
 RESULTS = {
     *("Compressed", "Plan", "Outcome", "Inspection", "Report", "TreeReport", "Finding", "Comparison", "Estimate"),
-    *("Row", "Prepared", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
+    *("Row", "Prepared", "Card", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
 }
 ERRORS = {"W8A8SCError", "InputError", "UsageError", "WorkError", "MissingError"}
 PACKAGE = Path(w8a8sc_tool.__file__).parent

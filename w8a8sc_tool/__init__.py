@@ -16,6 +16,7 @@ _PUBLIC = {
     "run_batch": "jobs.batch",
     "reshard": "jobs.reshard",
     "to_checkpoint": "jobs.reshard",
+    "card": "jobs.card",
     "synthesize": "synthesis.synthesize",
     "inspect": "jobs.inspect",
     "verify": "checking.verify",
@@ -34,6 +35,7 @@ _PUBLIC = {
     "Compressed": "conversion.convert",
     "Plan": "planning.plan",
     "Outcome": "jobs.batch",
+    "Card": "jobs.card",
     "Inspection": "jobs.inspect",
     "Report": "checking.verify",
     "TreeReport": "checking.tree",
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from .errors import WorkError as WorkError
     from .jobs.batch import Outcome as Outcome
     from .jobs.batch import run_batch as run_batch
+    from .jobs.card import Card as Card
+    from .jobs.card import card as card
     from .jobs.compress import compress as compress
     from .jobs.compress import plan as plan
     from .jobs.doctor import examine as examine

@@ -194,6 +194,38 @@ def _show_results(results: Sequence[Compressed], out: Output) -> None:
         _show_compressed(result, advice, out)
 
 
+@group.command(short_help="Write the model card of a published tree")
+@click.argument("tree")
+@click.option(
+    "--base-model", metavar="OWNER/NAME", help="The model it was made of, as hubs name it [default: the source's word]."
+)
+@click.option("--license", metavar="ID", help="Its licence, as hubs name it [default: the source's word].")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace a README.md that card did not write, or that was changed since."
+)
+@common
+def card(tree: str, base_model: str | None, license: str | None, overwrite: bool, as_json: bool, quiet: bool) -> int:
+    """Write README.md, the model card, into TREE: the folder that holds TP1, TP2, ... with a sealed directory each.
+
+    \b
+    Example:
+      w8a8sc card Qwen3-8B-w8a8sc-310-vllm --base-model Qwen/Qwen3-8B
+    """
+    from ..jobs import card as job
+
+    out = Output(as_json=as_json, quiet=quiet, makes=True)
+    written = job.card(tree, base_model=base_model, license=license, overwrite=overwrite)
+    for warning in written.warnings:
+        out.note(warning)
+    out.document(written.document())
+    out.result(f"{written.readme}")
+    for item in written.sizes:
+        ratio = item.manifest.weight_ratio
+        part = f", compressed weights take {ratio:.3f} of their int8 size" if ratio is not None else ""
+        out.result(f"  TP {item.tp}: {item.path}, {size(item.largest_rank)} per rank{part}")
+    return written.exit_code
+
+
 def _show_compressed(result: Compressed, advice: Advice, out: Output) -> None:
     from ..planning import FALLBACK_REASONS
 

@@ -30,7 +30,7 @@ class Sections(click.Group):
     """A group whose help lists its commands by what they are for, in the order of a first use."""
 
     SECTIONS: Final = {
-        "Make": ("compress", "batch", "reshard", "decompress", "synthesize"),
+        "Make": ("compress", "batch", "reshard", "decompress", "card", "synthesize"),
         "Check": ("inspect", "verify", "compare", "fit", "doctor"),
         "Use": ("serve", "generate", "install-executor", "compile"),
     }

@@ -98,14 +98,14 @@ class Command:
 
     def __str__(self) -> str:
         """As a shell takes it."""
-        assignments = [f"{name}={_quoted(value)}" for name, value in self.environment.items()]
-        return " ".join([*assignments, *map(_quoted, self.words)])
+        assignments = [f"{name}={quoted(value)}" for name, value in self.environment.items()]
+        return " ".join([*assignments, *map(quoted, self.words)])
 
 
 _PLAIN: Final = frozenset(string.ascii_letters + string.digits + "/._-")
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """A word for a shell; one that cannot be shown as it is is spelled byte by byte, as bash, zsh and ksh take it."""
     if is_showable(word):
         return shlex.quote(word)
