@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from w8a8sc_tool import plan
 from w8a8sc_tool.planning import preset as presets
@@ -62,6 +67,78 @@ def test_the_container_runs_commands_that_exist() -> None:
     text = (EXAMPLES / "container" / "Dockerfile").read_text()
     assert re.findall(r"^RUN w8a8sc (\w+)$", text, re.MULTILINE) == ["compile"]
     assert 'ENTRYPOINT ["w8a8sc"]' in text
+
+
+@pytest.fixture
+def publish(sealed: Callable[[int], Path], tmp_path: Path) -> Callable[..., tuple[int, str, list[list[str]]]]:
+    """Runs scripts/publish on a tree, with programs in place of the hubs' clients that only write down their arguments.
+
+    Returns the exit code, what was printed, and the command lines of the clients.
+    """
+    sealed(1)
+    shutil.copytree(sealed(2).parents[1], tmp_path / "tree")
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    record = tmp_path / "record"
+    programs = {
+        "w8a8sc": f'exec {shlex.quote(sys.executable)} -m w8a8sc_tool "$@"\n',
+        **{name: f'printf "%s\\0" {name} "$@" >> {record}; echo >> {record}\n' for name in ("modelscope", "hf")},
+    }
+    for name, text in programs.items():
+        (bin / name).write_text(f"#!/bin/bash\n{text}")
+        (bin / name).chmod(0o755)
+
+    def call(*arguments: str) -> tuple[int, str, list[list[str]]]:
+        record.unlink(missing_ok=True)
+        path = os.environ["PATH"]
+        environment = {**os.environ, "PATH": f"{bin}:{path}", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+        command = ["bash", ROOT / "scripts" / "publish", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        lines = record.read_text().splitlines() if record.exists() else []
+        return result.returncode, result.stdout + result.stderr, [line.rstrip("\0").split("\0") for line in lines]
+
+    return call
+
+
+UPLOADED = ["README.md", "TP1/Tiny-w8a8sc-310-vllm-tp1/*", "TP2/Tiny-w8a8sc-310-vllm-tp2/*"]
+
+
+def test_publishing_uploads_nothing_unless_asked(
+    publish: Callable[..., tuple[int, str, list[list[str]]]], tmp_path: Path
+) -> None:
+    subprocess.run(["bash", "-n", ROOT / "scripts" / "publish"], check=True)
+    code, text, clients = publish("tree", "me/Tiny", "--", "--base-model", "Qwen/Qwen3-8B")
+    assert (code, clients) == (0, [])
+    assert "2 directories, all verified" in text and "nothing was uploaded" in text
+    shown = ["modelscope", "upload", "me/Tiny", "./tree", "--repo-type", "model", "--include", *UPLOADED]
+    assert [shlex.split(line) for line in text.splitlines() if line.startswith("modelscope ")] == [shown]
+    assert "- Qwen/Qwen3-8B\n" in (tmp_path / "tree" / "README.md").read_text()
+    assert publish("tree", "me/Tiny", "--upload")[::2] == (0, [shown])
+
+
+def test_publishing_to_another_hub(publish: Callable[..., tuple[int, str, list[list[str]]]], tmp_path: Path) -> None:
+    (tmp_path / "tree" / "TP4" / "x.partial").mkdir(parents=True)
+    code, text, clients = publish("tree", "me/Tiny", "--hub", "huggingface", "--upload")
+    includes = [word for pattern in UPLOADED for word in ("--include", pattern)]
+    assert (code, clients) == (0, [["hf", "upload", "me/Tiny", "./tree", ".", "--repo-type", "model", *includes]])
+    assert "not checked: tree/TP4/x.partial" in text
+
+
+def test_what_is_not_published(publish: Callable[..., tuple[int, str, list[list[str]]]], tmp_path: Path) -> None:
+    for arguments in (["tree"], ["tree", "Tiny"], ["tree", "me/Tiny", "--hub", "x"], ["tree", "me/Tiny", "--all"]):
+        assert publish(*arguments)[::2] == (2, [])
+    directory = tmp_path / "tree" / "TP2" / "Tiny-w8a8sc-310-vllm-tp2"
+    (tmp_path / "tree" / "README.md").write_text("mine")
+    code, text, clients = publish("tree", "me/Tiny", "--upload")
+    assert (code, clients) == (3, []) and "give --overwrite" in text
+    (tmp_path / "tree" / "README.md").unlink()
+    starred = directory.rename(directory.with_name("a*b"))
+    code, text, clients = publish("tree", "me/Tiny", "--upload")
+    assert (code, clients) == (1, []) and "characters of patterns" in text
+    file = starred.rename(directory) / "model-rank-1-part-0.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x55")
+    code, text, clients = publish("tree", "me/Tiny", "--upload")
+    assert (code, clients) == (1, []) and "1 with errors" in text
 
 
 def test_the_python_interface(tmp_path: Path) -> None:

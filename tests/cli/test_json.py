@@ -110,6 +110,7 @@ def test_what_looks(
 
 def test_what_looks_at_trees(document: Callable[..., Any], sealed: Callable[[int], Path], tmp_path: Path) -> None:
     tree = Path(shutil.copytree(sealed(1).parents[1], tmp_path / "tree"))
+    check("card", document("card", tree, "--base-model", "Qwen/Qwen3-8B"))
     (tree / "TP4" / "two").parent.mkdir()
     shutil.copytree(sealed(2), tree / "TP4" / "two")
     (tree / "TP4" / "two" / "strange").touch()
