@@ -7,9 +7,11 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -17,10 +19,13 @@ from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.errors import InputError, UsageError
 from w8a8sc_tool.jobs.card import Card, card
-from w8a8sc_tool.jobs.card_text import escaped, fenced
+from w8a8sc_tool.jobs.card_origin import Origin
+from w8a8sc_tool.jobs.card_text import escaped, fenced, render
 from w8a8sc_tool.jobs.compress import compress
+from w8a8sc_tool.jobs.serving import Advice
 from w8a8sc_tool.layouts import UNCOMPRESSED
 
+from ..architectures import make
 from ..conftest import edit_json
 
 
@@ -335,6 +340,28 @@ def test_w8a8s_directories_have_a_card_too(tiny: Path, tmp_path: Path) -> None:
     made = card(target_folder(tmp_path, "Tiny", 1, "w8a8s").parents[1])
     assert "# Tiny, W8A8S for Ascend 310P" in made.text and "none is compressed | 0 of " in made.text
     assert "compressed without loss" not in made.text
+
+
+def test_what_reads_images(tmp_path: Path) -> None:
+    compress(make("qwen3-vl tied", tmp_path), tmp_path, tp=1, name="Tiny", processes=1)
+    made = card(target_folder(tmp_path, "Tiny", 1).parents[1])
+    assert metadata(made.text)["pipeline_tag"] == "image-text-to-text" == metadata(made.text)["tasks"][0]
+
+
+def test_sizes_that_differ(tree: Path) -> None:
+    """One that no chip has room for; a layer that only one size leaves uncompressed."""
+    first, second = card(tree).sizes
+    layers = second.manifest.layers
+    number = next(n for n, layer in enumerate(layers) if layer.quantization == "W8A8SC")
+    name = layers[number].name
+    changed = msgspec.structs.replace(layers[number], quantization="W8A8S", fallback="shape")
+    manifest = msgspec.structs.replace(second.manifest, layers=[*layers[:number], changed, *layers[number + 1 :]])
+    second = replace(second, manifest=manifest, advice=Advice(None, "the weights take 99 GB | of 44"))
+    text = render([first, second], Origin(), "text-generation")
+    assert f"- shape (the 310P kernel cannot take their size): {escaped(name)} (TP 2)\n" in text
+    assert "### TP 2\n\nIt cannot be served on chips of the usual size: the weights take 99 GB \\| of 44.\n" in text
+    assert "3 source |\n| 2 |" in text and "1 shape, 3 source |\n" in text
+    assert "Base model: not stated by the source" in text
 
 
 def test_the_command(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,8 @@ def tree_contents(tree: Path) -> tuple[list[Path], list[Path]]:
 
     Unfinished directories are among the others, as is a size's folder without anything; hidden names are left out.
     """
-    directories, others = [], []
+    directories: list[Path] = []
+    others: list[Path] = []
     for path in _shown(tree):
         if not _SIZE.fullmatch(path.name) or not reading.is_folder(path):
             others.append(path)

@@ -19,7 +19,7 @@ from ..sharded_state import Manifest
 _README: Final = "README.md"
 _CONFIG: Final = "config.json"
 _LICENSE_FILE: Final = re.compile(r"licen[cs]e(\.(txt|md))?", re.IGNORECASE)
-_LARGEST: Final = 1 << 20  # bytes of a README, a licence or a config.json
+_LARGEST: Final = 16 << 20  # bytes of a README, a licence or a config.json
 _LARGEST_METADATA: Final = 64 << 10  # bytes; YAML is slow to parse
 
 # What the keys of a card's metadata can be, narrower than YAML: a word, OWNER/NAME on a hub, a language, an address.

@@ -85,8 +85,9 @@ def _metadata(origin: Origin, task: str) -> dict[str, Any]:
 
 def _head(sizes: Sequence[CardSize]) -> Iterator[str]:
     manifest = sizes[0].manifest
-    ratio = any(item.manifest.weight_ratio is not None for item in sizes)
-    form = "W8A8SC" if ratio else "W8A8S"
+    types = {layer.quantization for item in sizes for layer in item.manifest.layers}
+    compressed = sorted(types & set(UNCOMPRESSED))
+    form = " and ".join(compressed or sorted(types - {"FLOAT"}) or ["FLOAT"])
     targets = sorted({str(item.manifest.options.get("target", DEFAULT_TARGET)) for item in sizes})
     yield f"# {escaped(manifest.model)}, {form} for Ascend 310P"
     yield ""
@@ -95,10 +96,10 @@ def _head(sizes: Sequence[CardSize]) -> Iterator[str]:
         f"as `sharded_state` directories for vLLM Ascend {', '.join(map(escaped, targets))}: one per tensor-parallel "
         "(TP) size, which is the number of chips that share the model."
     )
-    if ratio:
+    if compressed:
         yield (
-            "Its int8 weights are compressed without loss: they have the values of the W8A8S checkpoint that they were "
-            "made of, and the chip unpacks them as it multiplies."
+            f"Weights of type {form} are compressed without loss: they have the values of the checkpoint that they "
+            "were made of, and the chip unpacks them as it multiplies."
         )
 
 
@@ -192,5 +193,5 @@ def _origin(sizes: Sequence[CardSize], origin: Origin) -> Iterator[str]:
     license = escaped(origin.license_name or origin.license or "not stated by the source")
     text = sizes[0].path / origin.license_file if origin.license_file else None
     yield f"- Licence: {license}" + (f"; its text: {_link(text)}" if text else "")
-    yield f"- Made by w8a8sc {', '.join(map(escaped, versions))} of the W8A8S checkpoint `{manifests[0].source}`"
+    yield f"- Made by w8a8sc {', '.join(map(escaped, versions))} of the checkpoint `{manifests[0].source}`"
     yield f"- Card written by w8a8sc {VERSION}"
