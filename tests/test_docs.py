@@ -14,14 +14,15 @@ from w8a8sc_tool.planning.preset import shipped
 from w8a8sc_tool.runtime.models import MODELS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 SOURCES = [path for folder in ("w8a8sc_tool", "tests", "scripts", "examples") for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_the_index_has_every_document() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
-    for path in (ROOT / "docs").iterdir():
-        assert path.name == "README.md" or f"]({path.name})" in index, f"docs/README.md does not list {path.name}"
+    for path in filter(Path.is_file, (ROOT / "docs").rglob("*")):
+        name = path.relative_to(ROOT / "docs").as_posix()
+        assert name == "README.md" or f"]({name})" in index, f"docs/README.md does not list {name}"
 
 
 def test_links_lead_somewhere() -> None:
@@ -60,7 +61,7 @@ def _releases(architecture: str) -> str:
 
 
 # Files that documents and comments name by their path in the repository.
-PATH = re.compile(r"(?<![\w/.])(?:docs|examples|scripts|configs|tests|w8a8sc_tool|\.ci|\.github)/[\w./-]*\w")
+PATH = re.compile(r"(?<![\w/.])(?:docs|examples|scripts|configs|tests|w8a8sc_tool|\.ci|\.github)/[\w./-]*\w", re.ASCII)
 
 
 def test_files_that_are_named_exist() -> None:
