@@ -1,15 +1,17 @@
 """Pages in two languages say the same: block by block, the code, figures, names and links of both are compared.
 
-Translated are prose, headings and the comments of code blocks. What must agree, in this order:
+Translated are prose, headings and the comments of code blocks. What must agree:
 
 - the blocks of a page: headings with their levels, code blocks, table rows with as many cells, list items, paragraphs;
 - code blocks byte for byte, but for comments: ``# `` at the start of a line or after a space, up to the line's end;
 - table cells of code and figures byte for byte, and those of names unless the translation puts them into Chinese;
 - of all text, comments included, how often it has which code span, figure (a month is one), word in capitals and link.
   A link, or a path named in prose, to a page that has a translation leads to the translation;
+- paragraphs, items and cells have as many sentences as their translations;
+- words in Latin letters that a translation has are in the English text, too;
 - what has words in English has Chinese ones in the translation.
 
-A sentence that changes and has none of these is for whoever changes it to translate (CONTRIBUTING.md).
+A sentence whose words change, and nothing else, is for whoever changes it to translate (CONTRIBUTING.md).
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ MONTH = re.compile(rf"\b({MONTHS})(?= \d)")
 CAPITALS = re.compile(r"[A-Z]{3,}")
 COMMENT = re.compile(r"(?:^|(?<=\s))# .*$")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
+SENTENCE = re.compile(r"""[.?!](?=[\s)*"]|$)|[\u3002\uff1f\uff01]""")  # the last are Chinese: full stop, ? and !
+LATIN = re.compile(r"[A-Za-z][A-Za-z_-]{2,}")
 WORD = re.compile(r"(?<![\w./-])[a-z]{2,}(?![\w./-])", re.ASCII)
+HEADING_WORD = re.compile(r"\b[A-Za-z][a-z]{2,}\b", re.ASCII)  # elsewhere a word with a capital may be a name
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,11 @@ def _compared(ours: Block, theirs: Block, page: str) -> Iterator[str]:
     elif ours.form.startswith("row"):
         for cell, translated in zip(cells_of(ours.text), cells_of(theirs.text)):
             yield from _cell_compared(cell, translated, page)
+    elif ours.form.startswith("heading"):
+        yield from _prose_compared(ours.text, theirs.text, page, HEADING_WORD)
     else:
         yield from _prose_compared(ours.text, theirs.text, page)
+        yield from _sentences_compared(ours.text, theirs.text)
 
 
 def _cell_compared(ours: str, theirs: str, page: str) -> Iterator[str]:
@@ -150,6 +158,7 @@ def _cell_compared(ours: str, theirs: str, page: str) -> Iterator[str]:
         yield f"cell {ours!r} is {theirs!r}"
     else:
         yield from _prose_compared(ours, theirs, page)
+        yield from _sentences_compared(ours, theirs)
 
 
 def _code_compared(ours: list[str], theirs: list[str], page: str) -> Iterator[str]:
@@ -163,14 +172,23 @@ def _code_compared(ours: list[str], theirs: list[str], page: str) -> Iterator[st
             yield from _prose_compared(comments[0][0], comments[1][0], page)
 
 
-def _prose_compared(ours: str, theirs: str, page: str) -> Iterator[str]:
+def _prose_compared(ours: str, theirs: str, page: str, word: re.Pattern[str] = WORD) -> Iterator[str]:
     facts, translated = facts_of(ours, page), facts_of(theirs, TRANSLATIONS[page])
     for missing in sorted((facts - translated).elements()):
         yield f"{missing} is missing in the translation"
     for surplus in sorted((translated - facts).elements()):
         yield f"{surplus} is in the translation alone"
-    if WORD.search(CODE.sub(" ", LINK.sub("]", ours))) and not CHINESE.search(theirs):
+    for name in sorted(set(LATIN.findall(LINK.sub("]", CODE.sub(" ", theirs))))):
+        if name.lower() not in ours.lower():
+            yield f"the word {name!r} is in the translation alone"
+    if word.search(CODE.sub(" ", LINK.sub("]", ours))) and not CHINESE.search(theirs):
         yield "not translated"
+
+
+def _sentences_compared(ours: str, theirs: str) -> Iterator[str]:
+    counts = [len(SENTENCE.findall(CODE.sub("code", text))) for text in (ours, theirs)]
+    if counts[0] != counts[1]:
+        yield f"{counts[0]} sentences, and {counts[1]} in the translation"
 
 
 @pytest.mark.parametrize("page", TRANSLATIONS)
@@ -191,7 +209,7 @@ SAMPLE = """# Guide
 [简体中文](zh/guide.md)
 
 Some words on 310P, with `--tp 2`,
-of [serving](serving.md) and docs/models.md.
+of [serving](serving.md) and docs/models.md. One more sentence.
 
 ## 1. Begin
 
@@ -211,7 +229,7 @@ TRANSLATED = """# 指南
 
 [English](../guide.md)
 
-关于 310P 的话 `--tp 2` 见[部署](serving.md)和 docs/zh/models.md。
+关于 310P 的话 `--tp 2` 见[部署](serving.md)和 docs/zh/models.md。再一句。
 
 ## 1. 开始
 
@@ -239,8 +257,12 @@ def test_a_translation_that_says_the_same() -> None:
         ("\n[简体中文](zh/guide.md)\n", None, "docs/guide.md, beneath the title"),
         (None, "\n[English](../guide.md)\n", "docs/zh/guide.md, beneath the title"),
         ("## 1. Begin\n", "## 1. 开始\n", "heading 2"),
-        ("Some words on 310P, with `--tp 2`,\nof [serving](serving.md) and docs/models.md.\n", None, "paragraph"),
-        (None, "关于 310P 的话 `--tp 2` 见[部署](serving.md)和 docs/zh/models.md。\n", "paragraph"),
+        (
+            "Some words on 310P, with `--tp 2`,\nof [serving](serving.md) and docs/models.md. One more sentence.\n",
+            None,
+            "paragraph",
+        ),
+        (None, "关于 310P 的话 `--tp 2` 见[部署](serving.md)和 docs/zh/models.md。再一句。\n", "paragraph"),
         ("310P", "310P", "310 is"),
         ("`--tp 2`", "`--tp 2`", "`--tp 2` is"),
         ("[serving](serving.md)", "[部署](serving.md)", "link to docs/serving.md is"),
@@ -255,6 +277,7 @@ def test_a_translation_that_says_the_same() -> None:
         (" 1, 2 |", " 1, 2 |", "row of 2"),
         ("1, 2", "1, 2", "cell"),
         ("FLOAT", "FLOAT", "FLOAT is"),
+        (" One more sentence.", "再一句。", "sentences"),
         ("- another item of more words\n", "- 另一项\n", "item"),
     ],
 )
@@ -282,11 +305,8 @@ def test_what_one_language_lacks(english: str | None, chinese: str | None, messa
         ("| 默认值 |", "|  |", "under '1. Begin': not translated"),
         ("- 另一项\n", "- 另一项\n- 第三项\n", "under '1. Begin': nothing, but in docs/zh/guide.md: item"),
         ("\n## 1.", "\n多一段\n\n## 1.", "under 'Guide': heading 2 '1. Begin', but in docs/zh/guide.md: paragraph"),
-        (
-            "关于 310P 的话 `--tp 2` 见[部署](serving.md)和 ",
-            "Words 310P and of `--tp 2` [in](serving.md) ",
-            "not translated",
-        ),
+        ("1. 开始", "1. Begin", "under '1. Begin': not translated"),
+        ("另一项", "另一 triton 项", "under '1. Begin': the word 'triton' is in the translation alone"),
         ("另一项", "one item that says much", "under '1. Begin': not translated"),
     ],
 )
