@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from w8a8sc_tool.checkpoint import Description, ModelConfig
 from w8a8sc_tool.cli.main import group
 from w8a8sc_tool.layouts import ARCHITECTURES, REGISTRY, TARGETS, expert_members, linear_members, same_tensors
@@ -32,15 +34,18 @@ def test_links_lead_somewhere() -> None:
     ]
 
 
-def test_every_architecture_is_listed_with_what_runs_it() -> None:
-    lines = (ROOT / "docs" / "models.md").read_text().splitlines()
+@pytest.mark.parametrize(
+    ("page", "yes", "none"), [("docs/models.md", "yes", "none"), ("docs/zh/models.md", "支持", "无")]
+)
+def test_every_architecture_is_listed_with_what_runs_it(page: str, yes: str, none: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
-    assert {row[0].strip("`"): row[5].startswith("yes") for row in rows} == {name: name in MODELS for name in REGISTRY}
+    assert {row[0].strip("`"): row[5].startswith(yes) for row in rows} == {name: name in MODELS for name in REGISTRY}
     presets: dict[str, list[str]] = {name: [] for name in REGISTRY}
     for preset in shipped():
         presets[preset.match.architecture if preset.match else ""].append(preset.name)
     assert {row[0].strip("`"): row[3] for row in rows} == {
-        name: ", ".join(sorted(names, key=_numbers)) or "none" for name, names in presets.items()
+        name: ", ".join(sorted(names, key=_numbers)) or none for name, names in presets.items()
     }
     assert {row[0].strip("`"): row[4] for row in rows} == {name: _releases(name) for name in REGISTRY}
 
