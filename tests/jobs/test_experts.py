@@ -102,8 +102,10 @@ def test_the_share_that_was_compressed(source: Path, tmp_path: Path) -> None:
     assert 0.2 < compressed / sum(map(len, weights)) < 0.8
 
 
-def test_eight_ranks_on_one_key_value_head(tmp_path: Path) -> None:
-    source = make("qwen3-moe tied", tmp_path)
+def test_eight_ranks_on_one_key_value_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, more = CHECKPOINTS["qwen3-moe tied"]
+    monkeypatch.setitem(CHECKPOINTS, "eight", (sizes, {**more, "text": {**more["text"], "num_experts": 8}}))
+    source = make("eight", tmp_path)
     (result,) = compress(source, tmp_path, tp=8, processes=1)
     check_values(source, result.directory, 8)
 

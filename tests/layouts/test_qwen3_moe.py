@@ -84,6 +84,12 @@ def test_float_experts_are_weights_alone() -> None:
     ]
 
 
+def test_vllm_wants_no_more_ranks_than_experts() -> None:
+    (problem,) = check_size(config(num_attention_heads=16, num_experts=6), 8)
+    assert "tensor-parallel size 8 is more than 6 experts" in problem.message
+    assert problem.remedy == "sizes that work: 1, 2, 4"
+
+
 @pytest.mark.parametrize(
     ("target", "router", "stacks"),
     [
@@ -134,8 +140,9 @@ def test_no_release_has_a_scheme_for_other_experts(quantization: str) -> None:
 
 
 def test_sizes_that_divide_the_experts() -> None:
-    assert check_size(config(moe_intermediate_size=192, num_attention_heads=16), 16) == []
-    (problem,) = check_size(config(moe_intermediate_size=200, num_attention_heads=16), 16)
+    many = {"num_attention_heads": 16, "num_experts": 16}
+    assert check_size(config(moe_intermediate_size=192, **many), 16) == []
+    (problem,) = check_size(config(moe_intermediate_size=200, **many), 16)
     assert "a moe_intermediate_size of 200" in problem.message and problem.remedy == "sizes that work: 1, 2, 4, 8"
 
 

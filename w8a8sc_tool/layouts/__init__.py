@@ -21,7 +21,7 @@ from ..checkpoint.description import Description
 from ..errors import Problem
 from ..targets import DEFAULT_TARGET, TARGETS, Target
 from . import architectures
-from .expand import Context, expand, indivisible
+from .expand import Context, expand, indivisible, outnumbered
 from .records import COMPRESSED, UNCOMPRESSED, Member, Module, Output, Slice, Source
 from .sources import CheckpointModule, checkpoint_modules
 from .words import Architecture, Experts, Linear
@@ -72,24 +72,26 @@ def architecture_of(config: ModelConfig) -> Architecture:
 
 
 def valid_sizes(config: ModelConfig) -> list[int]:
-    """The tensor-parallel sizes up to 64 at which a model's dimensions divide, smallest first."""
-    table = architecture_of(config)
-    return [tp for tp in range(1, _LARGEST_TP + 1) if not indivisible(table, config, tp)]
+    """The tensor-parallel sizes up to 64 that a model can be cut for, smallest first."""
+    return [tp for tp in range(1, _LARGEST_TP + 1) if not _wrong_size(config, tp)]
 
 
 def check_size(config: ModelConfig, tp: int) -> list[Problem]:
     """Problems with a tensor-parallel size, with the sizes that would work."""
-    wrong = indivisible(architecture_of(config), config, tp)
+    wrong = _wrong_size(config, tp)
     if not wrong:
         return []
     sizes = ", ".join(str(size) for size in valid_sizes(config))
-    return [
-        Problem(
-            f"tensor-parallel size {tp} does not divide {' and '.join(wrong)}",
-            str(config.path),
-            f"sizes that work: {sizes}",
-        )
-    ]
+    message = f"tensor-parallel size {tp} {' and '.join(wrong)}"
+    return [Problem(message, str(config.path), f"sizes that work: {sizes}")]
+
+
+def _wrong_size(config: ModelConfig, tp: int) -> list[str]:
+    """What a tensor-parallel size does that it must not."""
+    table = architecture_of(config)
+    undivided, exceeded = indivisible(table, config, tp), outnumbered(table, config, tp)
+    wrong = [f"does not divide {' and '.join(undivided)}"] if undivided else []
+    return wrong + ([f"is more than {' and '.join(exceeded)}"] if exceeded else [])
 
 
 def modules(

@@ -377,6 +377,16 @@ def _indivisible(architecture: Architecture, config: ModelConfig, tp: int) -> It
                 yield deal.units.text.format(count)
 
 
+def outnumbered(architecture: Architecture, config: ModelConfig, tp: int) -> list[str]:
+    """What there must not be more ranks than.
+
+    Every expert is cut for all ranks, and yet vLLM's sparse blocks refuse more ranks than routed experts
+    (Qwen3MoeSparseMoeBlock and Qwen3NextSparseMoeBlock, 0.18.0 and 0.23.0).
+    """
+    counts = {row.count: row.count.of(config) for row in architecture.layer_rows if isinstance(row, Experts)}
+    return [size.text.format(count) for size, count in counts.items() if tp > count]
+
+
 def _deals(row: Row) -> list[Deal]:
     """What of a row is dealt to the ranks."""
     if isinstance(row, Embedding):
