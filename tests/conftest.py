@@ -59,3 +59,12 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def tree(sealed: Callable[[int], Path], tmp_path: Path) -> Path:
+    """A published tree with the sizes 1 and 2 alone, to change."""
+    folder = tmp_path / sealed(1).parents[1].name
+    for tp in (1, 2):
+        shutil.copytree(sealed(tp).parent, folder / sealed(tp).parent.name)
+    return folder

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,13 +69,12 @@ def test_the_container_runs_commands_that_exist() -> None:
 
 
 @pytest.fixture
-def publish(sealed: Callable[[int], Path], tmp_path: Path) -> Callable[..., tuple[int, str, list[list[str]]]]:
+def publish(tree: Path, tmp_path: Path) -> Callable[..., tuple[int, str, list[list[str]]]]:
     """Runs scripts/publish on a tree, with programs in place of the hubs' clients that only write down their arguments.
 
     Returns the exit code, what was printed, and the command lines of the clients.
     """
-    sealed(1)
-    shutil.copytree(sealed(2).parents[1], tmp_path / "tree")
+    tree.rename(tmp_path / "tree")
     bin = tmp_path / "bin"
     bin.mkdir()
     record = tmp_path / "record"

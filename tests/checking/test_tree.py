@@ -16,13 +16,6 @@ from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
 
-@pytest.fixture
-def tree(sealed: Callable[[int], Path], tmp_path: Path) -> Path:
-    """A published tree with the sizes 1 and 2, to damage."""
-    sealed(1)
-    return Path(shutil.copytree(sealed(2).parents[1], tmp_path / sealed(2).parents[1].name))
-
-
 def check(tree: Path, **options: object) -> TreeReport:
     return verify_tree(tree, processes=1, **options)  # type: ignore[arg-type]
 

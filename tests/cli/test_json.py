@@ -109,7 +109,8 @@ def test_what_looks(
 
 
 def test_what_looks_at_trees(document: Callable[..., Any], sealed: Callable[[int], Path], tmp_path: Path) -> None:
-    tree = Path(shutil.copytree(sealed(1).parents[1], tmp_path / "tree"))
+    tree = tmp_path / "tree"
+    shutil.copytree(sealed(1).parent, tree / "TP1")
     check("card", document("card", tree, "--base-model", "Qwen/Qwen3-8B"))
     (tree / "TP4" / "two").parent.mkdir()
     shutil.copytree(sealed(2), tree / "TP4" / "two")

@@ -41,7 +41,7 @@ def test_side_files_that_a_manifest_cannot_name_are_left_out(tiny: Path, tmp_pat
     assert not any("\n" in name or NOT_UTF8 in name for name in made)
 
 
-@pytest.mark.parametrize("name", [f"{NOT_UTF8}-w8a8s", f"{CONTROL}-w8a8s"])
+@pytest.mark.parametrize("name", [f"{NOT_UTF8}-w8a8s", pytest.param(f"{CONTROL}-w8a8s", marks=pytest.mark.slow)])
 def test_a_model_whose_name_no_document_can_hold(name: str, tiny: Path, tmp_path: Path) -> None:
     model = linked(tiny, tmp_path / name)
     refused = run("compress", model, "-o", tmp_path / "out", "-j", "1")

@@ -56,6 +56,7 @@ def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == before
 
 
+@pytest.mark.slow
 def test_damaged_files_of_a_kernel_are_made_again(tmp_path: Path) -> None:
     """A machine that lost power, or a full disk, leaves files that are cut short."""
     encode_matrix(np.zeros((16, 32), np.int8))

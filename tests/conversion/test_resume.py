@@ -94,7 +94,9 @@ def stop(tiny: Path, output: Path, share: float, tp: list[int]) -> Path:
     return target.with_name(target.name + ".partial")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(
+    "share", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 0.6, pytest.param(0.9, marks=pytest.mark.slow)]
+)
 def test_going_on_gives_the_bytes_of_an_undisturbed_run(
     share: float, tiny: Path, sealed: Callable[[int], Path], tmp_path: Path
 ) -> None:

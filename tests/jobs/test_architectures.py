@@ -16,8 +16,13 @@ from w8a8sc_tool.jobs.serving import fit
 from ..architectures import CHECKPOINTS, make
 from .test_compress import check_values, digests
 
+# One of each architecture by default, tied or not.
+FAST = ("llama", "qwen2 tied", "qwen3-vl", "qwen3.5", "qwen3-moe tied", "qwen3.5-moe")
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in CHECKPOINTS]
+)
 def test_the_whole_way(name: str, tmp_path: Path) -> None:
     source = make(name, tmp_path)
     made = {result.tp: result.directory for result in compress(source, tmp_path / "made", tp=[1, 2, 4], processes=2)}

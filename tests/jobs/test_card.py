@@ -29,13 +29,6 @@ from ..architectures import make
 from ..conftest import edit_json
 
 
-@pytest.fixture
-def tree(sealed: Callable[[int], Path], tmp_path: Path) -> Path:
-    """A published tree with the sizes 1 and 2, to change."""
-    sealed(1)
-    return Path(shutil.copytree(sealed(2).parents[1], tmp_path / sealed(2).parents[1].name))
-
-
 def directory(tree: Path, tp: int) -> Path:
     return tree / f"TP{tp}" / f"Tiny-w8a8sc-310-vllm-tp{tp}"
 

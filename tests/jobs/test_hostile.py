@@ -64,7 +64,11 @@ AT_ONCE = [case for case in DIRECTORIES if case.name.startswith("sealed") and no
     ("case", "whole"),
     [
         *((case, True) for case in AT_ONCE),
-        *((case, False) for case in DIRECTORIES if case not in AT_ONCE and not case.harmless),
+        *(
+            pytest.param(case, False, marks=pytest.mark.slow if "large" in case.name else ())
+            for case in DIRECTORIES
+            if case not in AT_ONCE and not case.harmless
+        ),
         *(pytest.param(case, True, marks=pytest.mark.slow) for case in DIRECTORIES if case not in AT_ONCE),
     ],
     ids=lambda value: value.name if isinstance(value, hostile.Case) else "" if value else "without workers",

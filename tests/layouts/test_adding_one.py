@@ -123,6 +123,7 @@ def test_the_directory(toy: Copy) -> None:
     assert (report["findings"], report["not_checked"]) == ([], [])
 
 
+@pytest.mark.slow
 def test_other_sizes_and_back(toy: Copy) -> None:
     """Reshard makes what compress makes from the source; what decompress gives back is a source of the directory."""
     toy.run("reshard", DIRECTORY, "--tp", "4", "-o", "resharded", "-q")

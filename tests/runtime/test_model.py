@@ -30,7 +30,7 @@ MIXED = [
     *(("*.0.self_attn.*", "W8A8"), ("*.1.mlp.down_proj", "W8A8_DYNAMIC"), ("*.2.mlp.down_proj", "FLOAT")),
     *(("*.3.mlp.down_proj", "W16A16S"), ("*.2.self_attn.*", "W16A16S")),
 ]
-OTHERS = [pytest.param(name, 2, marks=pytest.mark.slow) for name in ("qwen2", "qwen3-vl")]
+OTHERS = [pytest.param(name, 2, marks=pytest.mark.slow) for name in ("llama tied", "qwen2", "qwen3-vl")]
 SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("mixed", 4), ("tied", 4), ("narrow", 8))]
 PROMPT = [5, 300, 17, 999, 42, 42, 7]
 
@@ -106,7 +106,7 @@ def test_several_ranks_equal_the_uncompressed_ones_bit_for_bit(
     assert torch.equal(expected, result)
 
 
-@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), ("llama tied", 2), *OTHERS, *SLOWER])
+@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), *OTHERS, *SLOWER])
 def test_several_ranks_agree_within_the_rounding_of_their_sums(
     name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
@@ -119,7 +119,7 @@ def test_several_ranks_agree_within_the_rounding_of_their_sums(
     assert torch.equal(result.argmax(-1)[clear], expected.argmax(-1)[clear])
 
 
-@pytest.mark.parametrize("name", ["mixed", "tied"])
+@pytest.mark.parametrize("name", ["mixed", pytest.param("tied", marks=pytest.mark.slow)])
 def test_decoding_with_the_cache_equals_prefill(
     name: str, directories: Callable[[str, int], Path], models: dict[str, Path]
 ) -> None:
@@ -242,6 +242,7 @@ def test_one_rank_gives_the_sources_tokens_and_a_seed_repeats_a_sample(
     assert sampled[0] == sampled[1] != sampled[2]
 
 
+@pytest.mark.slow
 def test_of_a_model_with_images_the_decoder_is_run(
     models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
