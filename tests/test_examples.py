@@ -114,6 +114,7 @@ def test_publishing_uploads_nothing_unless_asked(
     assert publish("tree", "me/Tiny", "--upload")[::2] == (0, [shown])
 
 
+@pytest.mark.slow
 def test_publishing_to_another_hub(publish: Callable[..., tuple[int, str, list[list[str]]]], tmp_path: Path) -> None:
     (tmp_path / "tree" / "TP4" / "x.partial").mkdir(parents=True)
     code, text, clients = publish("tree", "me/Tiny", "--hub", "huggingface", "--upload")
@@ -122,6 +123,7 @@ def test_publishing_to_another_hub(publish: Callable[..., tuple[int, str, list[l
     assert "not checked: tree/TP4/x.partial" in text
 
 
+@pytest.mark.slow
 def test_what_is_not_published(publish: Callable[..., tuple[int, str, list[list[str]]]], tmp_path: Path) -> None:
     for arguments in (["tree"], ["tree", "Tiny"], ["tree", "me/Tiny", "--hub", "x"], ["tree", "me/Tiny", "--all"]):
         assert publish(*arguments)[::2] == (2, [])
@@ -139,6 +141,7 @@ def test_what_is_not_published(publish: Callable[..., tuple[int, str, list[list[
     assert (code, clients) == (1, []) and "1 with errors" in text
 
 
+@pytest.mark.slow
 def test_the_python_interface(tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLES / "api.py", tmp_path]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

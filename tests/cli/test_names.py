@@ -74,7 +74,9 @@ def test_patterns_that_are_not_utf8(pattern: str, tiny: Path, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "ascii:strict"))]
+)
 def test_output_that_cannot_spell_a_path(encoding: str, tiny: Path, tmp_path: Path) -> None:
     output = tmp_path / "模型"
     environment = dict(os.environ, PYTHONIOENCODING=encoding)

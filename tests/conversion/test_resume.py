@@ -175,7 +175,9 @@ def test_a_journal_that_cannot_be_written_once(
     assert digests(result.directory) == digests(sealed(2))
 
 
-@pytest.mark.parametrize("lost", [1, 7, 300])
+@pytest.mark.parametrize(
+    "lost", [1, pytest.param(7, marks=pytest.mark.slow), pytest.param(300, marks=pytest.mark.slow)]
+)
 def test_a_torn_journal_is_used_as_far_as_it_is_whole(
     lost: int, tiny: Path, sealed: Callable[[int], Path], tmp_path: Path
 ) -> None:

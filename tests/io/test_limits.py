@@ -32,7 +32,14 @@ def refuse_syncs(monkeypatch: pytest.MonkeyPatch, number: int, is_refused: Calla
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EIO])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.EINVAL,
+        *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.ENOTSUP, errno.ENOSYS, errno.EBADF)),
+        errno.EIO,
+    ],
+)
 def test_folders_that_cannot_be_synced(
     number: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +138,9 @@ def test_an_old_directory_that_cannot_be_moved_aside(
     assert sum("cannot move the old directory aside" in note for note in watch.notes) == 1
 
 
-@pytest.mark.parametrize("number", [errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST])
+@pytest.mark.parametrize(
+    "number", [errno.EXDEV, *(pytest.param(n, marks=pytest.mark.slow) for n in (errno.ENOTEMPTY, errno.EEXIST))]
+)
 def test_a_new_directory_that_cannot_be_put_in_place(
     number: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

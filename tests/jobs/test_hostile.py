@@ -65,8 +65,8 @@ AT_ONCE = [case for case in DIRECTORIES if case.name.startswith("sealed") and no
     [
         *((case, True) for case in AT_ONCE),
         *(
-            pytest.param(case, False, marks=pytest.mark.slow if "large" in case.name else ())
-            for case in DIRECTORIES
+            pytest.param(case, False, marks=() if number % 3 == 0 and "large" not in case.name else pytest.mark.slow)
+            for number, case in enumerate(DIRECTORIES)
             if case not in AT_ONCE and not case.harmless
         ),
         *(pytest.param(case, True, marks=pytest.mark.slow) for case in DIRECTORIES if case not in AT_ONCE),

@@ -126,7 +126,7 @@ class InProcess:
         return answers
 
 
-@pytest.mark.parametrize("name", ["mixed", "tied"])
+@pytest.mark.parametrize("name", ["mixed", pytest.param("tied", marks=pytest.mark.slow)])
 def test_decompressing_gives_the_uncompressed_directory(
     name: str, sources: dict[str, Path], made: Callable[[str, int], Path], tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from .. import tensors
 NAME = "model.layers.0.mlp.down_proj"
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_every_rank_decodes_to_the_sources_values(dtype: str, tmp_path: Path) -> None:
     source = synthesize(tmp_path / "m-w8a8s", "tiny", layers=1, dtype=dtype, types=[("*.mlp.*", "W16A16S")])
     results = compress(source, tmp_path / "out", tp=[1, 2], processes=2)

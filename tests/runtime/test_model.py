@@ -369,6 +369,7 @@ def test_a_source_that_is_not_run_is_refused_before_the_work(
         generate(directories("mixed", 1), token_ids=PROMPT, compare=source, on_token=lambda token, text: pytest.fail())
 
 
+@pytest.mark.slow
 def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     whole = directories("mixed", 2)
     first, second = (f"model-rank-{rank}-part-0.safetensors" for rank in (0, 1))
