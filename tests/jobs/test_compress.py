@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from w8a8sc_tool.checking.verify import verify, verify_unread
+from w8a8sc_tool.checking.verify import verify, verify_opened
 from w8a8sc_tool.codec import decode_matrix
 from w8a8sc_tool.conversion.convert import Compressed, target_folder
 from w8a8sc_tool.errors import InputError, UsageError, WorkError
@@ -310,14 +311,14 @@ def test_a_read_back_that_fails_is_not_put_in_place(
 ) -> None:
     from w8a8sc_tool.conversion import conversion as job
 
-    def damaged(directory: Path, read: Set[tuple[str, str]], **arguments: object) -> object:
+    def damaged(directory: Path, source: None, read: Set[tuple[str, str]], **arguments: Any) -> object:
         path = directory / "model-rank-0-part-0.safetensors"
         with path.open("r+b") as file:
             file.seek(-3, 2)
             file.write(b"\x55")
-        return verify_unread(directory, read, processes=1)
+        return verify_opened(directory, source, read, **arguments)
 
-    monkeypatch.setattr(job, "verify_unread", damaged)
+    monkeypatch.setattr(job, "verify_opened", damaged)
     with pytest.raises(WorkError, match="reading back"):
         compress(tiny, tmp_path, processes=1)
     assert not target_folder(tmp_path, "Tiny", 1).exists()

@@ -184,9 +184,9 @@ def test_a_tower_is_served_as_it_was_cut(more: list[str], reason: str) -> None:
 
 
 def test_states_of_linear_attention_are_float16() -> None:
-    found = parsed(build(service("qwen3.6-27b", 4, version="0.23.0")).words, "0.23")
-    assert found["--mamba-ssm-cache-dtype"] == ["float16"]
-    assert (found["--max-num-seqs"], found["--compilation-config"]) == (["128"], captures([1, 8]))
+    options = parsed(build(service("qwen3.6-27b", 4, version="0.23.0")).words, "0.23")
+    assert options["--mamba-ssm-cache-dtype"] == ["float16"]
+    assert (options["--max-num-seqs"], options["--compilation-config"]) == (["128"], captures([1, 8]))
     with pytest.raises(UsageError, match="float16 alone"):
         build(service("qwen3.6-27b", 4), ["--mamba-ssm-cache-dtype", "float32"])
     assert "--mamba-ssm-cache-dtype" not in parsed(build(service("qwen3-8b", 1)).words)

@@ -83,9 +83,9 @@ def test_states_of_linear_attention() -> None:
 
 @pytest.mark.parametrize(("interval", "group", "state_blocks"), [(2, 32, 1), (4, 16, 3), (3, 21, 3)])
 def test_layers_share_blocks_in_groups_of_equal_size(interval: int, group: int, state_blocks: int) -> None:
-    found = config("qwen3.6-27b")
+    hybrid = config("qwen3.6-27b")
     kinds = ("full_attention" if number % interval == 0 else "linear_attention" for number in range(1, 65))
-    cache = estimate(dataclasses.replace(found, layer_types=tuple(kinds)), 4, 10 * GIB).cache
+    cache = estimate(dataclasses.replace(hybrid, layer_types=tuple(kinds)), 4, 10 * GIB).cache
     assert (cache.per_token, cache.state_blocks) == (group * 1024, state_blocks)
 
 

@@ -106,18 +106,6 @@ def verify(
     return verify_opened(Path(directory), checkpoint, quick=quick, processes=processes, progress=progress)
 
 
-def verify_unread(
-    directory: Path,
-    read: Set[tuple[str, str]],
-    *,
-    quick: bool = False,
-    processes: int | None = None,
-    progress: Progress | None = None,
-) -> Report:
-    """`verify` for who has read tensors already (the names of their files and theirs), which are not read again."""
-    return verify_opened(directory, None, read, quick=quick, processes=processes, progress=progress)
-
-
 def verify_opened(
     folder: Path,
     checkpoint: Checkpoint | None,
@@ -127,7 +115,7 @@ def verify_opened(
     processes: int | None,
     progress: Progress | None,
 ) -> Report:
-    """`verify` with a source that is open, without what was read already."""
+    """`verify` with a source that is open, but for the tensors in `read`: names of their files and theirs."""
     findings: list[Finding] = []
     try:
         state = ShardedState.open(folder)

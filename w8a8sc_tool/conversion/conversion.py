@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from ..checking.verify import verify_unread
+from ..checking.verify import verify_opened
 from ..checkpoint import SourceTensor
 from ..errors import InputError, WorkError
 from ..io.limits import noting
@@ -179,8 +179,11 @@ class Conversion:
 
     def _check(self, draft: DirectoryDraft, *, quick: bool) -> None:
         """Open the directory as whoever uses it will, and read what workers have not read back; quick: not that."""
-        report = verify_unread(
-            draft.sealed.partial, draft.written_now, quick=quick, processes=self._processes, progress=self._progress
+        report = verify_opened(
+            *(draft.sealed.partial, None, draft.written_now),
+            quick=quick,
+            processes=self._processes,
+            progress=self._progress,
         )
         if not report.ok:
             first = report.findings[0]
