@@ -27,12 +27,18 @@ class Unwilling:
         return number
 
 
+IMPORTED_BY = os.getpid()
+
+
 class Handler:
     def __init__(self, base: int) -> None:
         self.base = base
 
     def add(self, number: int) -> int:
         return self.base + number
+
+    def imported_by(self) -> int:
+        return IMPORTED_BY
 
     def pid(self) -> int:
         return os.getpid()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.errors import WorkError
+from w8a8sc_tool.codec import kernel_cache
+from w8a8sc_tool.errors import MissingError, WorkError
+from w8a8sc_tool.workers import forkserver
 from w8a8sc_tool.workers.pool import Pool
 
 from .test_pool import HANDLER, alive, one, wait_until_gone
@@ -49,6 +53,41 @@ def test_workers_are_where_their_pool_was_made(tmp_path: Path, monkeypatch: pyte
         monkeypatch.chdir(tmp_path)
         with Pool(1, HANDLER, 0) as pool:
             assert one(pool, "working_folder") == str(tmp_path)
+
+
+def test_a_handler_that_is_preloaded_is_imported_once_before_its_workers_are_forked() -> None:
+    with Pool(2, HANDLER, 0, environment={"W8A8SC_TEST": "preload"}, preload=True) as pool:
+        server = server_of(pool)
+        for worker in pool.idle():
+            pool.call(worker, "the task", "imported_by")
+        while pool.busy:
+            assert {result for _, result in pool.wait()} == {server}
+
+
+def test_a_preloaded_handler_that_does_not_exist_is_named_by_the_worker() -> None:
+    with Pool(1, "tests.workers.nowhere:Handler", preload=True) as pool, pytest.raises(MissingError, match="nowhere"):
+        one(pool, "add", 1)
+
+
+def test_the_first_pool_takes_the_server_that_was_started_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("W8A8SC_TEST", "early")
+    forkserver.start_early()
+    started = forkserver.shared(forkserver.variables())
+    with Pool(1, HANDLER, 0) as pool:
+        assert server_of(pool) == started._process.pid
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for half a minute, and reads of it, whose input is refused at once."""
+    steps: list[str] = []
+    monkeypatch.setattr(kernel_cache, "is_complete", lambda folder: kept)
+    monkeypatch.setattr(select, "select", lambda *_: steps.append("asked for a worker"))
+    monkeypatch.setattr("w8a8sc_tool.codec.matrix.compile_kernels", lambda: steps.append("loaded"))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        forkserver._load_kernels(theirs)
+    assert steps == (["loaded"] if kept else ["asked for a worker", "loaded"])
 
 
 def test_a_killed_server_ends_nothing_and_is_replaced() -> None:

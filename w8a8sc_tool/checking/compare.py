@@ -107,7 +107,7 @@ def _run(
     tasks = [Task(name, "compare", pair, _nbytes(pair)) for name, pair in pairs]
     answers: dict[int, Any] = {}
     progress.begin("comparing", sum(task.nbytes for task in tasks))
-    with Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer") as pool:
+    with Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer", preload=True) as pool:
         for number, answer in run_all(pool, tasks):
             answers[number] = answer
             progress.advance(tasks[number].nbytes)

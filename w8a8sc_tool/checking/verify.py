@@ -457,7 +457,7 @@ def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]
     if not tasks:
         return []
     progress.begin("verifying", sum(task.nbytes for task in tasks))
-    with Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
+    with Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier", preload=True) as pool:
         for number, result in run_all(pool, tasks):
             findings[number] = result
             progress.advance(tasks[number].nbytes)

@@ -9,6 +9,7 @@ import click
 from ..errors import UsageError
 from ..io.amounts import size
 from ..options import CompressOptions
+from ..workers.forkserver import start_early
 from .group import F, common, group
 from .options import takes
 from .output import Output, duration
@@ -39,6 +40,8 @@ def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool,
     Example:
       w8a8sc compress /models/Qwen3-32B-w8a8s-310 --tp 4 -o /models/compressed
     """
+    if not dry_run:
+        start_early()
     from ..jobs import compress as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=not dry_run)
@@ -108,6 +111,7 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
 def _reshard(
     directory: str, tp: tuple[int, ...] | None, *, compress: bool, output: str, as_json: bool, quiet: bool, **how: Any
 ) -> None:
+    start_early()
     from ..jobs import reshard as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)

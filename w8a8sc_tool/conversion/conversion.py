@@ -114,7 +114,7 @@ class Conversion:
 
                 msmodelslim = (str(stack.enter_context(temporary_folder())), self._settings.backend.executor)
             arguments = (paths, plan.options.max_ratio, msmodelslim, self._settings.verify)
-            pool = stack.enter_context(Pool(self._processes, _HANDLER, *arguments))
+            pool = stack.enter_context(Pool(self._processes, _HANDLER, *arguments, preload=True))
             self._take_earlier(pool, earlier)
             units = self._units()
             sizes = ", ".join(str(draft.plan.tp) for draft in self._drafts if draft.finished is None)

@@ -44,7 +44,7 @@ def read_identity(checkpoint: Checkpoint, processes: int, progress: Progress) ->
     tasks = [Task(group[0].name, "hash_sources", (group,), sum(t.nbytes for t in group)) for group in groups if group]
     hashes: dict[str, str] = {}
     progress.begin("hashing the source", checkpoint.nbytes)
-    with Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0) as pool:
+    with Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0, preload=True) as pool:
         for number, result in run_all(pool, tasks):
             hashes |= result
             progress.advance(tasks[number].nbytes)

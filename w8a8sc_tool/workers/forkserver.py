@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 import select
 import signal
@@ -17,7 +19,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +27,7 @@ from . import process
 
 _READY: Final = b"ready"
 _UNANSWERED: Final = 128  # requests on their way at most: the kernel allows 1024 descriptors in flight, as a rule
-_MESSAGE_BYTES: Final = 64
+_MESSAGE_BYTES: Final = 256
 _DYING_SECONDS: Final = 5.0  # from the end of a worker's connection to the end of its process
 _UNKNOWN: Final = "unknown"
 _NOT_STARTED: Final = "errno"
@@ -59,10 +61,11 @@ class ForkServer:
             )
         weakref.finalize(self, _close, self.owner, self._control, self._process)
 
-    def fork(self, calls: int, lifeline: int, output: int) -> int:
+    def fork(self, calls: int, lifeline: int, output: int, module: str = "") -> int:
         """Ask for a worker, without waiting for it or the kernels; returns its number, by which the server knows it.
 
-        calls, lifeline: descriptors for `process.main`; output: where it prints. Raises OSError if the server is gone.
+        calls, lifeline: descriptors for `process.main`; output: where it prints; module: imported before, once for all
+        workers. Raises OSError if the server is gone.
         """
         with self._lock, contextlib.ExitStack() as stack:
             descriptors = [calls, lifeline, output]
@@ -71,7 +74,7 @@ class ForkServer:
                 stack.callback(os.close, descriptors[-1])
             if self._workers >= _UNANSWERED:
                 self._is_ready(wait=True)
-            socket.send_fds(self._control, [b"fork"], descriptors)
+            socket.send_fds(self._control, [f"fork {module}".encode()], descriptors)
             self._workers += 1
             return self._workers
 
@@ -134,19 +137,54 @@ def shared(environment: dict[str, str]) -> ForkServer:
         return server
 
 
+def variables(threads: int = 1, additional: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a server and its workers: this process's, with what holds for all workers.
+
+    threads: how many each worker's libraries may start; additional: variables of one pool.
+    """
+    inherited = dict(os.environ) | dict(additional or {})
+    # Libraries must not start threads of their own: processes are what -j counts.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        inherited[variable] = str(threads)
+    # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew. 32 MiB is
+    # the most that the first may be (DEFAULT_MMAP_THRESHOLD_MAX); what is kept is bounded by what is in flight.
+    return inherited | {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
+def start_early() -> None:
+    """Have the server load the kernels while the caller still imports and reads; without it, the first pool starts it.
+
+    A failure is left to the first pool, which says what it is.
+    """
+    with contextlib.suppress(OSError):
+        shared(variables())
+
+
 def serve(control: int) -> None:
     """The server: fork workers and say what became of them, until the parent closes `control`.
 
     Kernels that are not on disk yet are compiled here first, once for all workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # what is imported stays: looking through it again and again takes an eighth of the time
+    parent = socket.socket(fileno=control)
     with contextlib.suppress(Exception):  # a worker that needs them says what is wrong
-        from ..codec.matrix import compile_kernels
-
-        compile_kernels()
+        _load_kernels(parent)
     with contextlib.suppress(OSError):  # the parent is gone
-        _answer_requests(socket.socket(fileno=control))
+        _answer_requests(parent)
     os._exit(0)
+
+
+def _load_kernels(parent: socket.socket) -> None:
+    """Load the kernels; those that have to be compiled, which takes long, only once a worker is asked for."""
+    from ..codec import kernel_cache
+
+    folder = kernel_cache.cache_folder()
+    if folder is None or not kernel_cache.is_complete(folder):
+        select.select([parent], [], [])
+    from ..codec.matrix import compile_kernels
+
+    compile_kernels()
 
 
 def _answer_requests(parent: socket.socket) -> None:
@@ -158,6 +196,9 @@ def _answer_requests(parent: socket.socket) -> None:
         if not words:
             return
         if words[0] == "fork":
+            for module in words[1:]:
+                with contextlib.suppress(Exception):  # the worker says what is wrong
+                    importlib.import_module(module)
             workers.append(_fork(parent, descriptors))
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -173,6 +214,7 @@ def _answer_requests(parent: socket.socket) -> None:
 
 def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | str:
     """Fork a worker; returns its process, or the answer for one that could not be started."""
+    gc.freeze()  # a worker's collector would write to all that is shared, and so copy it
     try:
         pid = os.fork()
     except OSError as error:  # no more processes, or no memory; the parent sees the worker's connection closed
@@ -181,6 +223,7 @@ def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | str:
         return pid
     code = 1
     try:
+        gc.enable()
         parent.close()
         os.setsid()
         calls, lifeline, output, *working_folder = descriptors

@@ -20,15 +20,24 @@ _STANDARD_ERROR = 2
 
 
 class _Worker:
-    def __init__(self, server: forkserver.ForkServer, handler: str, arguments: tuple[object, ...], output: int) -> None:
-        """output: the descriptor of what it prints to."""
+    def __init__(
+        self,
+        server: forkserver.ForkServer,
+        handler: str,
+        arguments: tuple[object, ...],
+        output: int,
+        *,
+        preload: bool = False,
+    ) -> None:
+        """output: the descriptor of what it prints to; preload: as of `Pool`."""
         self._server = server
         self.task: str | None = None
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
         lifeline_read, self._lifeline = os.pipe()
         try:
-            self._number = server.fork(theirs.fileno(), lifeline_read, output)
+            module = handler.partition(":")[0] if preload else ""
+            self._number = server.fork(theirs.fileno(), lifeline_read, output, module)
             self.connection.send((handler, arguments))
         except OSError:
             self.connection.close()
@@ -41,9 +50,11 @@ class _Worker:
     def exit_code(self) -> int | None:
         return self._server.exit_code(self._number)
 
-    def close(self) -> None:
+    def let_go(self) -> None:
         self.connection.close()
         os.close(self._lifeline)  # ends the worker, in the middle of its work if need be
+
+    def wait_for_end(self) -> None:
         self._server.end(self._number)
 
 
@@ -58,24 +69,20 @@ class Pool:
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
         threads: int = 1,
+        preload: bool = False,
     ) -> None:
         """environment: variables to set in the workers; log: where what they print goes, instead of standard error.
 
-        threads: how many each worker's libraries may start. The workers start while the caller goes on.
+        threads: how many each worker's libraries may start. preload: have the handler's module imported once, before
+        workers are forked, in place of once in each: for modules whose import starts no threads. The workers start
+        while the caller goes on.
         """
-        inherited = dict(os.environ) | dict(environment or {})
-        # Libraries must not start threads of their own: processes are what -j counts.
-        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            inherited[variable] = str(threads)
-        # Blocks of a few megabytes come and go: with glibc's defaults each would be mapped and cleared anew. 32 MiB is
-        # the most that the first may be (DEFAULT_MMAP_THRESHOLD_MAX); what is kept is bounded by what is in flight.
-        inherited |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
         self._workers: list[_Worker] = []
         output = _STANDARD_ERROR if log is None else files.append_to(log)
         try:
-            server = forkserver.shared(inherited)
+            server = forkserver.shared(forkserver.variables(threads, environment))
             for _ in range(count):
-                self._workers.append(_Worker(server, handler, arguments, output))
+                self._workers.append(_Worker(server, handler, arguments, output, preload=preload))
         except OSError as error:
             self.close()
             raise _not_started(error) from None
@@ -92,7 +99,9 @@ class Pool:
     def close(self) -> None:
         """End all workers, whatever they are doing."""
         for worker in self._workers:
-            worker.close()
+            worker.let_go()
+        for worker in self._workers:
+            worker.wait_for_end()
         self._workers.clear()
 
     def idle(self) -> list[int]:
