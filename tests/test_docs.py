@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def _numbers(name: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", name)]
 
 
+@functools.cache
 def _releases(architecture: str) -> str:
     """The targets, those that want the same tensors of a model without W8A8_DYNAMIC linear layers together."""
     config = ModelConfig.of(

@@ -57,6 +57,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_public_names_are_what_they_are_before_and_after_use() -> None:
     command = [sys.executable, "-c", SCRIPT, *w8a8sc_tool.__all__]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from w8a8sc_tool.sharded_state import manifest as manifest_file
 from w8a8sc_tool.sharded_state.manifest import Manifest
 
 from .. import tensors
-from ..conftest import edit_json
+from ..conftest import edit_json, writable_copy
 from .test_open import split
 
 WEIGHTS = "quant_model_weight_w8a8s.safetensors"
@@ -47,17 +48,30 @@ def put(path: Path, text: str = "{}") -> Path:
     return path
 
 
+def with_folders(checkpoint: Path) -> Path:
+    """With a folder of templates beside the default one, and a rotation that the description names."""
+    put(checkpoint / "chat_template.jinja", "{{ messages[0].content }}")
+    put(checkpoint / "additional_chat_templates" / "tool_use.jinja", "{{ messages[0].content }}")
+    put(checkpoint / "chat_template.jinja", "{{ messages[-1].content }}")
+    (checkpoint / "optional").mkdir()
+    tensors.write(checkpoint / "optional" / "turn.safetensors", {"r": ("F32", [1], bytes(4))})
+    optional = {"turn": {"rotation_map": {"global_rotation": "optional/turn.safetensors"}}}
+    edit_json(checkpoint / DESCRIPTION, lambda content: content.update(optional=optional))
+    return checkpoint
+
+
 @pytest.fixture
 def full(tiny_copy: Path) -> Path:
-    """A checkpoint with a folder of templates beside the default one, and a rotation that the description names."""
-    put(tiny_copy / "chat_template.jinja", "{{ messages[0].content }}")
-    put(tiny_copy / "additional_chat_templates" / "tool_use.jinja", "{{ messages[0].content }}")
-    put(tiny_copy / "chat_template.jinja", "{{ messages[-1].content }}")
-    (tiny_copy / "optional").mkdir()
-    tensors.write(tiny_copy / "optional" / "turn.safetensors", {"r": ("F32", [1], bytes(4))})
-    optional = {"turn": {"rotation_map": {"global_rotation": "optional/turn.safetensors"}}}
-    edit_json(tiny_copy / DESCRIPTION, lambda content: content.update(optional=optional))
-    return tiny_copy
+    return with_folders(tiny_copy)
+
+
+@pytest.fixture(scope="module")
+def sealed_full(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sealed directory of such a checkpoint. Read only."""
+    folder = tmp_path_factory.mktemp("full")
+    (result,) = compress(with_folders(writable_copy(tiny, folder / tiny.name)), folder / "out", processes=1)
+    assert verify(result.directory).ok
+    return result.directory
 
 
 def test_folders_come_along_through_every_conversion(full: Path, tmp_path: Path) -> None:
@@ -86,19 +100,18 @@ def test_folders_come_along_through_every_conversion(full: Path, tmp_path: Path)
         (lambda folder: put(folder / "tokenizer.json", POINTER), "tokenizer.json.*Git LFS pointer"),
     ],
 )
-def test_damage_in_folders_is_found(damage: Any, message: str, full: Path, tmp_path: Path) -> None:
-    (result,) = compress(full, tmp_path / "out", processes=1)
-    assert verify(result.directory).ok
-    damage(result.directory)
-    text = "\n".join(f"{finding.where}: {finding.message}" for finding in verify(result.directory).findings)
+def test_damage_in_folders_is_found(damage: Any, message: str, sealed_full: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(sealed_full, tmp_path / sealed_full.name))
+    damage(directory)
+    text = "\n".join(f"{finding.where}: {finding.message}" for finding in verify(directory).findings)
     assert re.search(message, text), text
 
 
-def test_a_linked_folder_in_a_sealed_directory(full: Path, tmp_path: Path) -> None:
-    (result,) = compress(full, tmp_path / "out", processes=1)
-    (result.directory / "optional").rename(tmp_path / "elsewhere")
-    (result.directory / "optional").symlink_to(tmp_path / "elsewhere")
-    assert not verify(result.directory).ok
+def test_a_linked_folder_in_a_sealed_directory(sealed_full: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(sealed_full, tmp_path / sealed_full.name))
+    (directory / "optional").rename(tmp_path / "elsewhere")
+    (directory / "optional").symlink_to(tmp_path / "elsewhere")
+    assert not verify(directory).ok
 
 
 def test_what_is_left_out_is_named(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

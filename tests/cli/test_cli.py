@@ -173,7 +173,11 @@ def test_a_closed_pipe_is_silent(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_signals(tmp_path: Path, number: int, code: int, word: str) -> None:
     source = tmp_path / "m"

@@ -29,6 +29,11 @@ from ..architectures import make
 from ..conftest import edit_json
 
 
+def slow(*values: object) -> Any:
+    """A case of a kind that others stand for in the default suite."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def directory(tree: Path, tp: int) -> Path:
     return tree / f"TP{tp}" / f"Tiny-w8a8sc-310-vllm-tp{tp}"
 
@@ -146,19 +151,19 @@ APACHE = "\n                                 Apache License\n                   
     ("readme", "license_text", "license", "warning"),
     [
         ("", APACHE, "apache-2.0", "by LICENSE of the source"),
-        ("# no metadata\n---\nlicense: mit\n---\n", APACHE, "apache-2.0", "by LICENSE of the source"),
+        slow("# no metadata\n---\nlicense: mit\n---\n", APACHE, "apache-2.0", "by LICENSE of the source"),
         ("", "All rights reserved.", "other", "by LICENSE of the source"),
-        ("---\nlicense: Apache License 2.0\n---\n", APACHE, "Apache License 2.0", "by README.md of the source"),
+        slow("---\nlicense: Apache License 2.0\n---\n", APACHE, "Apache License 2.0", "by README.md of the source"),
         (
             "---\nlicense: mit\n---\n",
             APACHE,
             "mit",
             "README.md of the source says licence mit, LICENSE reads like apache",
         ),
-        ("---\nlicense: no\n---\n", "", None, "the licence is not known: give license="),
+        slow("---\nlicense: no\n---\n", "", None, "the licence is not known: give license="),
         ("---\nlicense: [\n---\n", "", None, "the source's metadata is not used"),
-        ("---\nlicense: mit\nlicense: gpl\n---\n", "", None, "the source's metadata is not used"),
-        ("", "", None, "the licence is not known: give license="),
+        slow("---\nlicense: mit\nlicense: gpl\n---\n", "", None, "the source's metadata is not used"),
+        slow("", "", None, "the licence is not known: give license="),
     ],
 )
 def test_the_licence(
@@ -170,7 +175,7 @@ def test_the_licence(
 
 
 @pytest.mark.parametrize(
-    ("name", "known"), [("Qwen/Qwen3-8B", True), ("/data/Qwen3", False), ("../x/y", False), (7, False)]
+    ("name", "known"), [("Qwen/Qwen3-8B", True), ("/data/Qwen3", False), slow("../x/y", False), slow(7, False)]
 )
 def test_a_base_model_by_config(name: object, known: bool, tiny_copy: Path, tmp_path: Path) -> None:
     edit_json(tiny_copy / "config.json", lambda content: content.update(_name_or_path=name))

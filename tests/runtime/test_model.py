@@ -106,7 +106,7 @@ def test_several_ranks_equal_the_uncompressed_ones_bit_for_bit(
     assert torch.equal(expected, result)
 
 
-@pytest.mark.parametrize(("name", "tp"), [("mixed", 2), *OTHERS, *SLOWER])
+@pytest.mark.parametrize(("name", "tp"), [pytest.param("mixed", 2, marks=pytest.mark.slow), *OTHERS, *SLOWER])
 def test_several_ranks_agree_within_the_rounding_of_their_sums(
     name: str, tp: int, models: dict[str, Path], directories: Callable[[str, int], Path]
 ) -> None:
@@ -252,6 +252,7 @@ def test_of_a_model_with_images_the_decoder_is_run(
     assert generate(directories("mixed", 1), token_ids=PROMPT, max_new_tokens=1, temperature=0).notes == []
 
 
+@pytest.mark.slow
 def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     bare = Path(shutil.copytree(directories("mixed", 1), tmp_path / "bare"))
     (bare / "tokenizer.json").unlink()

@@ -140,6 +140,7 @@ def check_shift(content: tensors.Content, module: str, shift: np.ndarray) -> Non
     np.testing.assert_allclose(quant, wanted / deq - offset * weight.sum(axis=1), atol=1)
 
 
+@pytest.mark.slow
 def test_files_and_modes_of_msmodelslim(tmp_path: Path) -> None:
     folder = synthesize(tmp_path / "m", "qwen3-14b", layers=1, vocabulary=320, part_bytes=4 << 30)
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -88,9 +89,10 @@ def shipped_file(name: str) -> Path:
     return folder / name
 
 
-def shipped() -> list[Preset]:
-    """The presets that come with the package."""
-    return [load(path) for path in reading.matching(shipped_file("presets"), "*.yaml")]
+@cache
+def shipped() -> tuple[Preset, ...]:
+    """The presets that come with the package, read once: parsing YAML takes longer than anything else in planning."""
+    return tuple(load(path) for path in reading.matching(shipped_file("presets"), "*.yaml"))
 
 
 def choose(config: ModelConfig, wanted: str = "auto") -> Preset:
