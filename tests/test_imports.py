@@ -23,6 +23,7 @@ FLOORS = (
     {"sharded_state"},
     {"planning", "synthesis"},
     {"layouts"},
+    {"hub"},
     {"checkpoint"},
     {"workers"},
     {"io"},

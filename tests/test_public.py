@@ -19,7 +19,7 @@ from w8a8sc_tool.options import as_patterns, as_sizes
 
 FUNCTIONS = {
     *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "card", "synthesize"),
-    *("inspect", "verify", "verify_tree", "compare", "fit", "examine"),
+    *("locate", "inspect", "verify", "verify_tree", "compare", "fit", "examine"),
     *("prepare_serving", "start_serving", "generate", "install_executor", "uninstall_executor", "compile_kernels"),
     *("encode_matrix", "decode_matrix"),
 }

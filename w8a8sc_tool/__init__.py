@@ -18,6 +18,7 @@ _PUBLIC = {
     "to_checkpoint": "jobs.reshard",
     "card": "jobs.card",
     "synthesize": "synthesis.synthesize",
+    "locate": "hub.locate",
     "inspect": "jobs.inspect",
     "verify": "checking.verify",
     "verify_tree": "checking.tree",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .errors import W8A8SCError as W8A8SCError
     from .errors import WorkError as WorkError
+    from .hub.locate import locate as locate
     from .jobs.batch import Outcome as Outcome
     from .jobs.batch import run_batch as run_batch
     from .jobs.card import Card as Card

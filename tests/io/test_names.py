@@ -28,6 +28,12 @@ def test_links_and_snapshots(snapshot: Path, tmp_path: Path) -> None:
     assert given_name(tmp_path / "models--gpt" / "snapshots" / COMMIT) == "gpt"
     assert given_name(tmp_path / "plain" / "snapshots" / "b") == "b"
     assert given_name(Path("/")) == ""
+    modelscope = tmp_path / "models"
+    assert given_name(modelscope / "acme--Toy-8B-w8a8s-310" / "snapshots" / "master") == "Toy-8B-w8a8s-310"
+    assert (
+        given_name(modelscope / "acme" / "Toy1___5-8B") == given_name(tmp_path / "hub/acme/Toy1___5-8B") == "Toy1.5-8B"
+    )
+    assert given_name(tmp_path / "acme" / "Toy1___5-8B") == "Toy1___5-8B"
 
 
 @pytest.mark.parametrize("pwd", ["link", "real", "elsewhere", "relative", ""])

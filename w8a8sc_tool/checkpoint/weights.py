@@ -51,6 +51,21 @@ def weight_files(folder: Path, others: Collection[str]) -> WeightFiles:
     return WeightFiles([folder / name for name in sorted(set(maps[whole[0]].values()))], whole[0], maps[whole[0]])
 
 
+def missing_weights(folder: Path) -> str:
+    """What shows that weights were not all copied to a folder; empty if nothing does.
+
+    An index of which nothing is there is another checkpoint's. Raises InputError for one that cannot be read.
+    """
+    here = {path.name for path in reading.matching(folder, "*.safetensors") if not is_hidden(path.name)}
+    if not here:
+        return "it has no *.safetensors file"
+    for index in reading.matching(folder, "*" + INDEX_SUFFIX):
+        named = set() if is_hidden(index.name) else set(_weight_map(index).values())
+        if named & here and named - here:
+            return f"{min(named - here)} is missing"
+    return ""
+
+
 def _one_checkpoint(files: list[Path], folder: Path) -> list[Path]:
     if not files:
         raise InputError("no *.safetensors file", str(folder), "give the folder that holds the weights")

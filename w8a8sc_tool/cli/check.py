@@ -9,6 +9,7 @@ import click
 from ..io.amounts import size
 from ..workers.forkserver import start_early
 from .group import common, group
+from .models import size_option, takes_models
 from .options import takes
 from .output import Output
 from .spelling import spelled
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 @click.option("--source", help="Also compare every value with this W8A8S checkpoint.")
 @click.option("--quick", is_flag=True, help="Check sizes and structure only: no hashes, no decoding.")
 @takes("processes")
+@size_option
+@takes_models("path", "source", size="size")
 @common
 def verify(path: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
     """Check that a sharded_state directory is whole and, with --source, that it holds the right weights.
@@ -53,6 +56,8 @@ def verify(path: str, source: str | None, quick: bool, processes: int | None, as
 @click.argument("first")
 @click.argument("second")
 @takes("processes")
+@size_option
+@takes_models("first", "second", size="size")
 @common
 def compare(first: str, second: str, processes: int | None, as_json: bool, quiet: bool) -> int:
     """Say whether two sharded_state directories hold the same model, and what differs in their coding.
@@ -75,6 +80,8 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
 
 @group.command(short_help="Show what a checkpoint or a directory holds")
 @click.argument("path")
+@size_option
+@takes_models("path", size="size")
 @common
 def inspect(path: str, as_json: bool, quiet: bool) -> None:
     """Show what a checkpoint or a sharded_state directory holds, layer by layer and in total.

@@ -11,6 +11,7 @@ from ..io.amounts import size
 from ..options import CompressOptions
 from ..workers.forkserver import start_early
 from .group import F, common, group
+from .models import hub_option, size_option, takes_models
 from .options import takes
 from .output import Output, duration
 from .spelling import spelled
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @takes("name", "processes", "backend", "executor", "preset", "keep", "max_ratio", "target", "compress")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @takes("overwrite", "resume", "verify")
+@takes_models("model")
 @common
 def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool, **keywords: Any) -> None:
     """Compress the W8A8S checkpoint MODEL for one or more tensor-parallel sizes.
@@ -57,6 +59,7 @@ def _of_directory(function: F) -> F:
     """What commands take that make directories of directories."""
     for option in (
         common,
+        takes_models("directory", size="size"),
         takes("processes", "overwrite", "resume", "verify"),
         click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
         click.argument("directory"),
@@ -74,6 +77,9 @@ def _of_directory(function: F) -> F:
     required=True,
     help="Tensor-parallel size to cut for; may be given several times.",
 )
+@click.option(
+    *("--from-tp", "size"), type=click.IntRange(1, 1024), help="Of a published tree, start from this size's directory."
+)
 def reshard(directory: str, tp: tuple[int, ...], **how: Any) -> None:
     """Cut a sharded_state DIRECTORY for other tensor-parallel sizes, without its source.
 
@@ -87,6 +93,7 @@ def reshard(directory: str, tp: tuple[int, ...], **how: Any) -> None:
 @group.command(short_help="Turn a directory back into W8A8S")
 @_of_directory
 @click.option("--checkpoint", is_flag=True, help="Write an unsharded checkpoint with the original tensor names.")
+@size_option
 def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
     """Turn a W8A8SC sharded_state DIRECTORY back into W8A8S: a directory of the same size, or a checkpoint.
 
@@ -132,8 +139,17 @@ def _reshard(
     "--ray-address", metavar="ADDRESS", help="Address of the Ray cluster [default: the one this machine belongs to]."
 )
 @takes("processes")
+@hub_option
 @common
-def batch(file: str, engine: Any, ray_address: str | None, processes: int | None, as_json: bool, quiet: bool) -> int:
+def batch(
+    file: str,
+    engine: Any,
+    ray_address: str | None,
+    processes: int | None,
+    hub: Any,
+    as_json: bool,
+    quiet: bool,
+) -> int:
     """Carry out all conversions of a batch FILE (YAML).
 
     configs/batch.yaml explains the format. All jobs are checked before the first begins; the same command goes on where
@@ -146,7 +162,7 @@ def batch(file: str, engine: Any, ray_address: str | None, processes: int | None
     from ..jobs import batch as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)
-    outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, progress=out)
+    outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, hub=hub, progress=out)
     out.document([outcome.document() for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:

@@ -9,6 +9,7 @@ import click
 
 from ..errors import UsageError
 from .group import F, common, group
+from .models import size_option, takes_models
 from .output import Output
 from .spelling import spelled
 
@@ -77,6 +78,8 @@ def chip_options(function: F) -> F:
     show_default=True,
     help="What computes: this machine's processors, or its NPUs through torch_npu.",
 )
+@size_option
+@takes_models("directory", "compare", size="size")
 @common
 def generate(
     directory: str,
@@ -141,6 +144,8 @@ def generate(
 )
 @click.option("--force", is_flag=True, help="Only warn about what cannot work or does not fit, instead of refusing it.")
 @chip_options
+@click.option("--tp", type=click.IntRange(1, 1024), help="Tensor-parallel size: chooses a published tree's directory.")
+@takes_models("directory", size="tp")
 @click.argument("vllm_args", nargs=-1, type=click.UNPROCESSED)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 def serve(
@@ -152,6 +157,7 @@ def serve(
     force: bool,
     chip_memory: str,
     compressed_masks: bool,
+    tp: int | None,
     vllm_args: tuple[str, ...],
     quiet: bool,
 ) -> None:
@@ -167,6 +173,8 @@ def serve(
     from ..serving import parse_size
 
     out = Output(quiet=quiet)
+    if tp is not None:
+        vllm_args = ("--tensor-parallel-size", str(tp), *vllm_args)
     if device == "cpu" and (in_container or plugin_in_image):
         raise UsageError("--container and --plugin-in-image are for NPUs", remedy="leave out --device cpu, or them")
     if plugin_in_image and not in_container:
@@ -211,6 +219,7 @@ def _serve(prepared: Prepared, print_only: bool, out: Output) -> None:
 )
 @click.option("--max-num-seqs", type=click.IntRange(1), help="Sequences served at a time [default: the preset's].")
 @click.option("--plot", metavar="FILE", help="Also draw memory against max-model-len into this PNG or SVG file.")
+@takes_models("path", size="tp")
 @common
 def fit(
     path: str,

@@ -16,8 +16,9 @@ _LONGEST: Final = 200  # bytes; the folders named after a model add some 30, and
 def given_name(path: Path) -> str:
     """The name of a folder as it was given: a link's own; of `.` and `..` that of the folder they stand for.
 
-    A snapshot in a Hugging Face cache, models--OWNER--NAME/snapshots/COMMIT, is NAME. Empty for the root. Raises
-    InputError for a name that no document could hold.
+    A snapshot in a hub's cache, models--OWNER--NAME/snapshots/COMMIT or models/OWNER--NAME/snapshots/REVISION, is NAME,
+    and so is models/OWNER/NAME where ModelScope wrote ___ for a dot. Empty for the root. Raises InputError for a name
+    that no document could hold.
     """
     name = _given_name(path)
     if not is_showable(name):
@@ -34,6 +35,10 @@ def _given_name(path: Path) -> str:
     parts = whole.parts
     if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
         return parts[-3].rpartition("--")[2]
+    if len(parts) > 3 and parts[-2] == "snapshots" and parts[-4] == "models" and "--" in parts[-3]:
+        return parts[-3].partition("--")[2]
+    if len(parts) > 2 and parts[-3] in ("models", "hub"):
+        return whole.name.replace("___", ".")
     return whole.name
 
 

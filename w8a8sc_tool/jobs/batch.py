@@ -12,7 +12,9 @@ from typing import Any, Final, Literal, cast, get_type_hints
 import msgspec
 
 from ..conversion.convert import Compressed
-from ..errors import InputError, Problem, UsageError, W8A8SCError
+from ..errors import InputError, Problem, UsageError, W8A8SCError, refuse
+from ..hub.locate import locate_name
+from ..hub.names import Hub, HubName
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
 from ..options import CompressKeywords, CompressOptions
@@ -52,7 +54,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One conversion: its checkpoint, the folder below which it writes, and the options of `compress` in KEYS."""
+    """One conversion: its checkpoint, the folder below which it writes, and the options of `compress` in KEYS.
+
+    model: as a file is read a path or the name of a model on a hub; `run_batch` makes a path of the latter.
+    """
 
     model: str
     output: str
@@ -136,7 +141,13 @@ def _job(keys: Any, output: str, path: Path) -> Job:
     keywords = {name: getattr(keys, name) for name in KEYS}
     if _PRESET_FILE.search(keys.preset):
         keywords["preset"] = _path(keys.preset, path)
-    return Job(_path(keys.model, path), output if keys.output is None else _path(keys.output, path), keywords)
+    return Job(_model(keys.model, path), output if keys.output is None else _path(keys.output, path), keywords)
+
+
+def _model(text: str, file: Path) -> str:
+    """A path, unless nothing is there and a hub could have a model of that name."""
+    path = _path(text, file)
+    return path if reading.link_status(Path(path)) is not None or HubName.parse(text) is None else text
 
 
 def _path(text: str, file: Path) -> str:
@@ -155,18 +166,21 @@ def run_batch(
     engine: Engine = "local",
     address: str | None = None,
     processes: int | None = None,
+    hub: Hub | None = None,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Check all jobs of a batch file, then carry them out; an outcome for each, in their order.
 
     A job that fails does not stop the others, unless the file says so. engine: "ray" hands each job to a Ray cluster
-    whose nodes see the same files under the same paths; address: of the cluster. Raises InputError, with all problems
+    whose nodes see the same files under the same paths; address: of the cluster. hub: as in `locate`, for models that
+    are named as hubs name them. Raises InputError, with all problems
     of all jobs, before anything is made.
     """
     progress = progress or Silent()
     batch = load(Path(path))
     if processes is not None:
         batch = replace(batch, processes=processes)
+    batch = replace(batch, jobs=_located(batch.jobs, hub, progress))
     total = _check(batch, Path(path))
     if engine == "ray":
         from .batch_ray import run_on_ray
@@ -184,6 +198,21 @@ def run_batch(
         outcomes.append(carry_out(job, batch.processes, overall))
     overall.close()
     return outcomes
+
+
+def _located(jobs: Sequence[Job], hub: Hub | None, progress: Progress) -> list[Job]:
+    """The jobs with the folders of models that are named; raises InputError with the problems of all."""
+    problems: list[Problem] = []
+    located = []
+    for number, job in enumerate(jobs, 1):
+        try:
+            if name := HubName.parse(job.model):
+                job = msgspec.structs.replace(job, model=str(locate_name(name, hub=hub, progress=progress)))
+            located.append(job)
+        except InputError as error:
+            problems += [Problem(f"job {number}: {p.message}", p.where, p.remedy) for p in error.problems]
+    refuse(problems)
+    return located
 
 
 def _check(batch: Batch, path: Path) -> list[int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InputError, UsageError
+from ..hub.names import HUB_ID
 from ..io import hashing, reading
 from ..io.documents import parse_json, parse_yaml
 from ..sharded_state import Manifest
@@ -24,7 +25,6 @@ _LARGEST_METADATA: Final = 64 << 10  # bytes; YAML is slow to parse
 
 # What the keys of a card's metadata can be, narrower than YAML: a word, OWNER/NAME on a hub, a language, an address.
 _WORDS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+ _-]{0,79}")
-_HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TASK: Final = re.compile(r"[a-z][a-z0-9-]{0,59}")
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?")
 _ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9./_~%?=&#+:@-]{1,400}")
@@ -62,7 +62,7 @@ def origin_of(directory: Path, manifest: Manifest, base_model: str | None, licen
 
     Raises InputError if one of them is not the file that was sealed, UsageError for words that hubs would not take.
     """
-    if base_model is not None and not _HUB_ID.fullmatch(base_model):
+    if base_model is not None and not HUB_ID.fullmatch(base_model):
         raise UsageError(f"base_model={base_model[:80]!r} is not OWNER/NAME, as hubs name models")
     if license is not None and not _WORDS.fullmatch(license):
         raise UsageError(f"license={license[:80]!r} is not a licence's identifier, such as apache-2.0")
@@ -131,11 +131,11 @@ def _first(values: Iterable[str]) -> str | None:
 
 
 def _base_models(directory: Path, manifest: Manifest, metadata: dict[str, Any], notes: list[str]) -> list[str]:
-    if models := _values(metadata, "base_model", _HUB_ID, notes):
+    if models := _values(metadata, "base_model", HUB_ID, notes):
         notes.append(f"base model {', '.join(models)}: by {_README} of the source; base_model= says another")
         return models
     name = parse_json(_sealed(directory, manifest, _CONFIG), str(directory / _CONFIG)).get("_name_or_path")
-    if isinstance(name, str) and _HUB_ID.fullmatch(name):
+    if isinstance(name, str) and HUB_ID.fullmatch(name):
         notes.append(f"base model {name}: by _name_or_path in {_CONFIG}, which may be a path; base_model= says another")
         return [name]
     notes.append("the base model is not known: give base_model=")

@@ -1,0 +1,131 @@
+"""From what a user gives for a model to a folder: a path as it is, a hub's name by its cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ..checkpoint.weights import missing_weights
+from ..errors import InputError, UsageError
+from ..io import reading
+from ..io.folders import RANK_FILE, is_sharded_state, is_tree, size_in_tree, tree_contents
+from ..workers.progress import Progress, Silent
+from .caches import UNFINISHED, OtherRevision, Snapshot, cache_root, find
+from .names import HUBS, TITLES, Hub, HubName, names_a_model
+from .selection import needed
+
+_MOST_LISTED: Final = 5
+
+
+def locate(
+    model: str | os.PathLike[str],
+    *,
+    tp: int | None = None,
+    hub: Hub | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The folder of a model: a path that is there, or OWNER/NAME or OWNER/NAME@REVISION in a hub's local cache.
+
+    tp: of a published tree, NAME-w8a8sc-310-vllm with TP1, TP2, ..., the directory of this tensor-parallel size; a
+    checkpoint has none and is taken as it is. hub: the cache to look in, by default ModelScope's, then Hugging Face's.
+    Nothing is asked of the network. Where a name was found is told as a note.
+
+    A word that is neither a path nor a name comes back as it is: whoever opens it says what is wrong. Raises InputError
+    for a name that is not in the caches, or of which only a part is; for a size that is not there.
+    """
+    name = names_a_model(model)
+    return _of_size(Path(model), tp) if name is None else locate_name(name, tp=tp, hub=hub, progress=progress)
+
+
+def locate_name(
+    name: HubName, *, tp: int | None = None, hub: Hub | None = None, progress: Progress | None = None
+) -> Path:
+    """`locate` for a name, whatever the working folder holds."""
+    progress = progress or Silent()
+    if hub is not None and hub not in HUBS:
+        raise UsageError(f"there is no hub {str(hub)[:80]!r}", remedy=f"hubs: {', '.join(HUBS)}")
+    snapshot = _cached(name, [hub] if hub else HUBS, tp)
+    folder = _of_size(snapshot.folder, tp)
+    progress.note(f"{name} is taken from the cache of {TITLES[snapshot.hub]}, without asking the network: {folder}")
+    return folder
+
+
+@dataclass(frozen=True)
+class _Miss:
+    """Why a cache does not have a model: its message, with `folder` if a part of the model is there."""
+
+    hub: Hub
+    message: str
+    folder: Path
+
+
+def _cached(name: HubName, hubs: Sequence[Hub], tp: int | None) -> Snapshot:
+    """The first cache's snapshot that is whole; InputError if there is none."""
+    misses: list[_Miss] = []
+    for hub in hubs:
+        try:
+            snapshot = find(hub, name)
+        except OtherRevision as error:
+            misses.append(_Miss(hub, _other_revision(name, error.cached), cache_root(hub)))
+            continue
+        if snapshot is None:
+            continue
+        gap = next(_gaps(snapshot, tp), None)
+        if gap is None:
+            return snapshot
+        misses.append(_Miss(hub, f"only a part of it was downloaded: {gap}", snapshot.folder))
+    if misses:
+        miss = misses[0]
+        raise InputError(f"{name} is not ready in the cache of {TITLES[miss.hub]}: {miss.message}", str(miss.folder))
+    caches = " and ".join(f"{TITLES[hub]} ({cache_root(hub)})" for hub in hubs)
+    raise InputError(f"no such folder, and not in the cache{'s' * (len(hubs) > 1)} of {caches}", str(name))
+
+
+def _other_revision(name: HubName, cached: Sequence[str]) -> str:
+    more = f" and {len(cached) - _MOST_LISTED} more" if len(cached) > _MOST_LISTED else ""
+    listed = f"{', '.join(cached[:_MOST_LISTED])}{more}"
+    if name.revision is None:
+        return f"it has several revisions, {listed}: say which as {name}@REVISION"
+    return f"revision {name.revision} is not there, but {listed}"
+
+
+def _gaps(snapshot: Snapshot, tp: int | None) -> Iterator[str]:
+    """What shows that a snapshot is not whole, as far as it is needed."""
+    folder = snapshot.folder
+    if snapshot.listed is not None:
+        for file in needed(sorted(snapshot.listed), tp):
+            if not reading.is_file(folder / file):
+                yield f"{file} is missing"
+    else:
+        for path in snapshot.unfinished:
+            match = UNFINISHED.fullmatch(path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else None
+            if match is None or needed([match[1]], tp):
+                yield f"{path} is unfinished"
+    if is_tree(folder) or is_sharded_state(folder):
+        return  # what belongs to a directory is its manifest's to say
+    if missing := missing_weights(folder):
+        yield missing
+
+
+def _of_size(folder: Path, tp: int | None) -> Path:
+    """The directory of a tree that has this size; what is no tree, if its size is not another."""
+    if tp is None:
+        return folder
+    if is_tree(folder):
+        directories, _ = tree_contents(folder)
+        chosen = [path for path in directories if size_in_tree(path) == tp]
+        sizes = sorted({size for path in directories if (size := size_in_tree(path)) is not None})
+        if len(chosen) != 1:
+            listed = ", ".join(f"TP {size}" for size in sizes)
+            problem = f"it has several directories for TP {tp}" if chosen else f"it has no TP {tp}, but {listed}"
+            raise InputError(problem, str(folder), "give the directory itself" if chosen else "")
+        return chosen[0]
+    if is_sharded_state(folder):
+        ranks = {match[1] for path in reading.entries(folder) if (match := RANK_FILE.fullmatch(path.name))}
+        if ranks and len(ranks) != tp:
+            remedy = f"for another size: w8a8sc reshard {folder} --tp {tp}"
+            raise InputError(f"the directory is made for TP {len(ranks)}, not {tp}", str(folder), remedy)
+    return folder
