@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from w8a8sc_tool.backends.produce import blocks
+from w8a8sc_tool.backends.shards import CompressedShard
 from w8a8sc_tool.checking import verify as checking
-from w8a8sc_tool.codec import encode_matrix
+from w8a8sc_tool.codec import DecodedBlock, MatrixDecoder, encode_matrix
 from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.conversion.read_back import ReadBack
 from w8a8sc_tool.errors import WorkError
@@ -40,19 +42,33 @@ def test_a_byte_that_differs(tmp_path: Path, position: int) -> None:
 @pytest.mark.parametrize("leaf", ["weight", "index", "info"])
 def test_a_weight_that_does_not_decode(tmp_path: Path, leaf: str) -> None:
     encoded = encode_matrix(np.random.default_rng(0).integers(-3, 4, (200, 300)).astype(np.int8))
-    edges: dict[str, tuple[int, int]] = {}
-    data = b""
-    for name in ("weight", "index", "info"):
-        content = getattr(encoded, name).tobytes()
-        edges[name] = len(data), len(data) + len(content)
-        data += content
-    path = tmp_path / "file"
-    path.write_bytes(data)
-    with path.open("r+b") as file:
-        ReadBack().decode(file.fileno(), path, "m", edges, "low")
-        os.pwrite(file.fileno(), b"\x7f", edges[leaf][0] + 1)
-        with pytest.raises(WorkError, match=r"reading back what was written found an error.*\(m\.weight\)"):
-            ReadBack().decode(file.fileno(), path, "m", edges, "low")
+    shard = CompressedShard([encoded.weight], encoded.index, encoded.info)
+    ReadBack().decode(shard, tmp_path, "m", "low")
+    getattr(encoded, leaf).view(np.int8)[1] = 0x7F
+    with pytest.raises(WorkError, match=r"reading back what was written found an error.*\(m\.weight\)"):
+        ReadBack().decode(shard, tmp_path, "m", "low")
+
+
+@pytest.mark.parametrize("cuts", [[], [128], [40000, 40000, 65536], list(range(0, 300000, 1000))])
+def test_a_weight_is_decoded_whatever_pieces_it_is_in(
+    tmp_path: Path, cuts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of blocks of one row of tiles, each."""
+    weight = np.random.default_rng(0).integers(-3, 4, (1000, 600)).astype(np.int8)
+    encoded = encode_matrix(weight)
+    decoded: list[np.ndarray[Any, Any]] = []
+    decode = MatrixDecoder.decode
+
+    def keep(self: MatrixDecoder, block: DecodedBlock, payload: Any, out: Any) -> None:
+        decode(self, block, payload, out)
+        decoded.append(out)
+
+    monkeypatch.setattr(MatrixDecoder, "decode", keep)
+    monkeypatch.setattr(MatrixDecoder, "blocks", lambda self, size=1: (self.block(n, n + 1) for n in range(8)))
+    shard = CompressedShard(np.split(encoded.weight, cuts), encoded.index, encoded.info)
+    ReadBack().decode(shard, tmp_path, "m", "low")
+    assert len(decoded) == 8
+    assert np.array_equal(np.concatenate(decoded), weight)
 
 
 def test_damage_on_the_way_to_the_disk_ends_the_job(
@@ -88,3 +104,23 @@ def test_what_workers_have_read_back_is_not_read_again(
     tensors = {tensor.name: tensor for rank in result.manifest.ranks for tensor in rank.tensors}
     assert names == {name for name, tensor in tensors.items() if (tensor.end - tensor.begin) % 8}
     assert 0 < len(names) < len(tensors)
+
+
+def test_many_processes_read_ahead_and_write_the_same(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bool] = []
+
+    def noted(*arguments: Any, ahead: bool) -> Any:
+        used.append(ahead)
+        return blocks(*arguments, ahead=ahead)
+
+    monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
+    monkeypatch.setattr("w8a8sc_tool.conversion.worker.blocks", noted)
+    results = []
+    for processes in (2, 64):
+        used.clear()
+        (result,) = compress(tiny, tmp_path / str(processes), processes=processes, verify=False)
+        results.append(result.manifest)
+        assert set(used) == {processes == 64}
+    assert results[0] == results[1]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,15 @@ from ..layouts import Output, Slice
 
 
 def blocks(
-    outputs: Sequence[Output], sources: Mapping[str, SourceTensor], reader: SourceReader
+    outputs: Sequence[Output], sources: Mapping[str, SourceTensor], reader: SourceReader, *, ahead: bool = False
 ) -> Iterator[tuple[int, int, int, npt.NDArray[Any]]]:
     """Pieces of one tensor, uncompressed: number of the output, rank, position in bytes, C-contiguous values.
 
     outputs: the same tensor at several tensor-parallel sizes. Every source byte is read once, however many ranks of
     however many outputs use it. The pieces of a rank come in order.
+
+    ahead: of a large tensor, have a thread read and hash the next piece while the caller works on this one, which
+    nearly halves the time on a core that is free, and takes a little more of the processor's.
     """
     if outputs[0].conversion in ("ones", "zeros"):
         for number, output in enumerate(outputs):
@@ -33,10 +37,7 @@ def blocks(
     row_bytes = [output.columns * DTYPES[output.dtype].itemsize for output in outputs]
     for name, first, last, users in _shared_rows(outputs):
         source = sources[name]
-        step = max(1, PIECE_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
-        for begin in range(first, last, step):
-            end = min(begin + step, last)
-            rows = reader.read_rows(source, begin, end)
+        for begin, rows in _read(reader, source, first, last, ahead=ahead):
             for columns, takers in users.items():
                 values = convert(rows[:, slice(*columns)] if columns[1] else rows, source, outputs[0])
                 for number, rank, top in takers:
@@ -119,6 +120,25 @@ def columns_of(output: Output, rank: int) -> slice:
     """The columns of its sources that a rank takes, in bytes."""
     piece, size = output.slices[rank][0], DTYPES[output.dtype].itemsize
     return slice(piece.first_column * size, piece.last_column * size) if piece.last_column else slice(None)
+
+
+def _read(
+    reader: SourceReader, source: SourceTensor, first: int, last: int, *, ahead: bool
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Rows [first, last) in pieces, with the row that each begins with; ahead: as of `blocks`."""
+    step = max(1, PIECE_BYTES * source.shape[0] // source.nbytes) if source.shape and source.nbytes else 1
+    pieces = [(begin, min(begin + step, last)) for begin in range(first, last, step)]
+    if not ahead or len(pieces) < 2:
+        for begin, end in pieces:
+            yield begin, reader.read_rows(source, begin, end)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(reader.read_rows, source, *pieces[0])
+        for (begin, _), after in zip_longest(pieces, pieces[1:]):
+            rows = following.result()
+            if after is not None:
+                following = thread.submit(reader.read_rows, source, *after)
+            yield begin, rows
 
 
 def _shared_rows(

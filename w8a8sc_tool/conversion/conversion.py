@@ -29,6 +29,7 @@ from .schedule import Event, Made, Schedule, Turn, Written
 
 _HANDLER: Final = "w8a8sc_tool.conversion.worker:Converter"
 _CHECK_BYTES: Final = 256 << 20  # of earlier work, checked by one worker at a time
+_MANY_PROCESSES: Final = 8  # so many end with the largest tensor: docs/performance.md, Many cores
 
 
 class Conversion:
@@ -113,7 +114,8 @@ class Conversion:
                 from ..backends.msmodelslim.compressor import temporary_folder  # it brings the codec along
 
                 msmodelslim = (str(stack.enter_context(temporary_folder())), self._settings.backend.executor)
-            arguments = (paths, plan.options.max_ratio, msmodelslim, self._settings.verify)
+            ahead = self._processes >= _MANY_PROCESSES
+            arguments = (paths, plan.options.max_ratio, msmodelslim, self._settings.verify, ahead)
             pool = stack.enter_context(Pool(self._processes, _HANDLER, *arguments, preload=True))
             self._take_earlier(pool, earlier)
             units = self._units()

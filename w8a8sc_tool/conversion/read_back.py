@@ -1,14 +1,15 @@
-"""What has just been written is read back at once, from the page cache: it is compared, and weights are decoded."""
+"""What has just been written is read back at once, from the page cache, and compared; weights are decoded as well."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.shards import CompressedShard
 from ..codec import CodecError, MatrixDecoder, Sparsity
 from ..errors import WorkError
 from ..io import reading
@@ -32,24 +33,29 @@ class ReadBack:
             if not np.array_equal(actual, piece):
                 raise _failure("its bytes are not those that were written", path, tensor)
 
-    def decode(self, fd: int, path: Path, module: str, offsets: Mapping[str, tuple[int, int]], mode: Sparsity) -> None:
-        """Raises WorkError unless a compressed weight decodes. offsets: of "weight", "index", "info": begin and end."""
+    def decode(self, shard: CompressedShard, path: Path, module: str, mode: Sparsity) -> None:
+        """Raises WorkError unless a compressed weight decodes.
 
-        def read(leaf: str, first: int, last: int) -> npt.NDArray[np.int8]:
-            values = np.empty(last - first, np.int8)
-            reading.read_at(fd, path, as_bytes(values), offsets[leaf][0] + first, f"{module}.{leaf}")
-            return values
-
-        sizes = {leaf: end - begin for leaf, (begin, end) in offsets.items()}
+        It is decoded from memory: the file, at `path`, has been compared with that.
+        """
         try:
-            index, info = read("index", 0, sizes["index"]), read("info", 0, sizes["info"]).view(np.int64)
-            decoder = MatrixDecoder(index, info, weight_bytes=sizes["weight"], sparsity=mode)
+            decoder = MatrixDecoder(shard.index, shard.info, weight_bytes=shard.weight_bytes, sparsity=mode)
+            ends = np.cumsum([piece.nbytes for piece in shard.weight])
             for block in decoder.blocks():
-                payload = read("weight", block.first_byte, block.last_byte)
                 out = np.empty((block.last_row - block.first_row, decoder.tiling.k), np.int8)
-                decoder.decode(block, payload, out)
+                decoder.decode(block, _part(shard.weight, ends, block.first_byte, block.last_byte), out)
         except CodecError as problem:
             raise _failure(str(problem), path, f"{module}.weight") from None
+
+
+def _part(
+    pieces: Sequence[npt.NDArray[np.int8]], ends: npt.NDArray[np.int64], begin: int, end: int
+) -> npt.NDArray[np.int8]:
+    """Bytes [begin, end) of pieces that follow each other, by where they end; not copied if they lie in one."""
+    first, last = np.searchsorted(ends, (begin + 1, end)).tolist()
+    joined = pieces[first] if first == last else np.concatenate(pieces[first : last + 1])
+    start = int(ends[first]) - pieces[first].nbytes
+    return joined[begin - start : end - start]
 
 
 def _failure(problem: str, path: Path, tensor: str) -> WorkError:

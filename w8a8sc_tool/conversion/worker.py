@@ -33,10 +33,12 @@ class Converter:
         max_ratio: float,
         vendor: tuple[str, str] | None = None,
         read_back: bool = False,
+        read_ahead: bool = False,
     ) -> None:
         """paths: the rank files, by directory and rank; they exist already. read_back: check all that is written.
 
-        vendor: to compress through msmodelslim, a folder for its temporary files and its executor.
+        vendor: to compress through msmodelslim, a folder for its temporary files and its executor. read_ahead: read
+        large tensors that are not compressed with a thread, for when there are cores enough.
         """
         self._compress: Any = compress_shards
         if vendor is not None:
@@ -48,6 +50,7 @@ class Converter:
         self._max_ratio = max_ratio
         self._read_back = ReadBack() if read_back else None
         self._reader = SourceReader()
+        self._read_ahead = read_ahead
         self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
 
     def make(self, unit: Unit) -> UnitResult:
@@ -142,7 +145,8 @@ class Converter:
             if (source := unchanged_source(output, rank, sources)) is not None
         }
         states: dict[tuple[int, int], Any] = {}
-        for position_of_output, rank, position, values in blocks(list(outputs.values()), sources, self._reader):
+        pieces = blocks(list(outputs.values()), sources, self._reader, ahead=self._read_ahead)
+        for position_of_output, rank, position, values in pieces:
             number = numbers[position_of_output]
             if (number, rank) not in same:
                 states.setdefault((number, rank), hashing.new()).update(as_bytes(values))
@@ -167,20 +171,17 @@ class Converter:
         """Write a rank's compressed weight; returns the hashes of its three tensors."""
         module = planned.module
         hashes: dict[RankTensor, str] = {}
-        edges: dict[str, tuple[int, int]] = {}
         for leaf in ("weight", "index", "info"):
             name = f"{module.name}.{leaf}"
-            end = begin = offsets[rank, name]
+            end = offsets[rank, name]
             state = hashing.new()
             for piece in shard.pieces(leaf):
                 self._write(number, rank, end, piece, name)
                 state.update(as_bytes(piece))
                 end += piece.nbytes
             hashes[rank, name] = hashing.text(state)
-            edges[leaf] = begin, end
         if self._read_back is not None:
-            path = self._paths[number][rank]
-            self._read_back.decode(self._fd(number, rank), path, module.name, edges, module.sparsity)
+            self._read_back.decode(shard, self._paths[number][rank], module.name, module.sparsity)
         return hashes
 
     def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any], tensor: str) -> None:
