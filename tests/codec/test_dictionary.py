@@ -6,12 +6,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w8a8sc_tool.codec.dictionary import count_others
 from w8a8sc_tool.codec.encode import rank_counts
+from w8a8sc_tool.codec.intrinsics import address_of
 
 from . import reference
 
@@ -129,3 +132,22 @@ def test_the_order_is_that_of_the_c_plus_plus_library(tmp_path: Path) -> None:
     assert len(orders) == len(histograms)
     for histogram, order in zip(histograms, orders):
         assert order == [v for v, _ in reference.unstable_sort([(v, int(c)) for v, c in enumerate(histogram)])]
+
+
+@numba.njit
+def _count_others(share, length, common, totals):  # type: ignore[no-untyped-def]
+    return count_others(share, length, common, totals)
+
+
+@pytest.mark.parametrize("common", [0, 7, 200])
+@pytest.mark.parametrize("others", [0.0, 0.1, 0.24, 0.26, 0.5])
+def test_counting_what_is_not_common(common: int, others: float) -> None:
+    random = np.random.default_rng(0)
+    share = np.where(random.random(8192) < others, random.integers(0, 256, 8192), common).astype(np.uint8)
+    memory = np.concatenate([share, np.full(64, 99, np.uint8)])
+    totals = np.ones(256, np.int64)
+    counted = _count_others(address_of(memory), share.size, common, totals)
+    crowds = np.cumsum((share != common).reshape(-1, 64).sum(axis=1)) > 256 + 16 * np.arange(1, 129)
+    assert counted == (not crowds.any())
+    if counted:
+        assert totals.tolist() == (1 + np.bincount(share, minlength=256)).tolist()

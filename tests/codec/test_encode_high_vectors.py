@@ -140,3 +140,22 @@ def test_matrices_around_the_limit_of_long_runs(zeros: float) -> None:
     encoded = encode_matrix(weight, sparsity="high")
     assert encoded.weight.tobytes() == expected
     assert encoded.index.tobytes() == index
+
+
+def test_sparse_tiles_behind_each_other() -> None:
+    """Whose counts are those of a few other bytes: common bytes that change, a tile in between in which none is, others
+    that crowd where counting begins, and a last tile of fewer columns."""
+    random = np.random.default_rng(2)
+    parts = []
+    for common, share in (
+        [(0, 0.9)] * 3 + [(7, 0.95)] * 2 + [(0, 0.9), (0, 0.0), (0, 0.97), (0, 0.76), (0, 0.74), (-128, 1)]
+    ):
+        others = random.integers(-128, 128, (128, 256))
+        parts.append(np.where(random.random((128, 256)) < share, common, others))
+    crowded = np.zeros((128, 256), int)
+    crowded[:40] = random.integers(-128, 128, (40, 256))
+    weight = np.concatenate([*parts, crowded, parts[0], parts[0][:, :70]], axis=1).astype(np.int8)
+    expected, index = reference.encode(weight, high=True)
+    encoded = encode_matrix(weight, sparsity="high")
+    assert encoded.weight.tobytes() == expected
+    assert encoded.index.tobytes() == index

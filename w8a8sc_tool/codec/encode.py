@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import encode_high_plain, encode_high_vectors, encode_low_plain, encode_low_vectors
-from .dictionary import count_bytes, rank_bytes, sum_counts
+from .dictionary import count_bytes, count_others, is_sparse, rank_bytes, sum_counts
 from .encode_high_plain import code_high_plainly
 from .encode_high_vectors import code_runs, find_runs
 from .encode_low_plain import code_low_plainly
@@ -108,12 +108,25 @@ def _count_shares(scratch, length, counts, totals):
     sum_counts(counts, totals)
 
 
+@part
+def _count_sparse(scratch, length, common, totals):
+    """As `_count_shares` for a sparse tile behind another one, whose totals these are; returns whether it is that."""
+    if not is_sparse(totals, common, length):
+        return False
+    totals[:] = 0
+    for engine in range(ENGINES):
+        if not count_others(scratch + engine * SHARE_STRIDE, length, common, totals):
+            return False
+    return True
+
+
 @copied_part
 def _rank_tile(length, high, plain, buffers):
     """Rank the bytes of a tile; returns whether its symbols are in scratch memory, for the fast coder.
 
     The common byte of the tile before is the first guess; plain: whether that tile did not suit the fast coder. Then it
-    is likely that this one does not, and counting plainly tells.
+    is likely that this one does not, and counting plainly tells. A tile in which nearly all bytes are common is coded
+    plainly in high-sparse mode, and only its other bytes are counted.
     """
     scratch, _, _, counts, totals, dictionary = buffers
     size = _HIGH_RANKS if high else _LOW_RANKS
@@ -122,6 +135,9 @@ def _rank_tile(length, high, plain, buffers):
         count_symbols(scratch, length, guess, totals)
         rank_bytes(totals, size, dictionary)
         return np.int64(dictionary[0]) == guess or _find(scratch, length, high, np.int64(dictionary[0]))
+    if plain and high and _count_sparse(scratch, length, guess, totals):
+        rank_bytes(totals, size, dictionary)
+        return False
     _count_shares(scratch, length, counts, totals)
     rank_bytes(totals, size, dictionary)
     common = np.int64(dictionary[0])
@@ -156,7 +172,7 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
     matrix = _Matrix(source, stride, first_row, n, k)
     coder = np.empty(CODES, np.uint64), np.empty(CODES, np.uint8)
     dictionary = np.zeros(_LOW_RANKS, np.uint8)
-    buffers = _Buffers(scratch, *coder, np.empty((8, 256), np.int32), np.empty(256, np.int64), dictionary)
+    buffers = _Buffers(scratch, *coder, np.empty((8, 256), np.int32), np.zeros(256, np.int64), dictionary)
     symbols = True
     tile = used = 0
     for n_tile in range(first_tile, last_tile):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from .format import ENGINES, HEADER_BYTES, HIGH, PACKET_BITS, PACKET_BYTES, PACKET_WINDOW
-from .intrinsics import load8, load64, lowest_bit, store8, store64
+from .intrinsics import load8, load64, lowest_bit, store64
 from .jit import part
 from .shares import SHARE_STRIDE, xor_bytes
 from .streams import MARKS_STRIDE, ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, write_header
+from .vectors import U8x64, equal, load, splat
 
 _HIGH_CODES, _HIGH_UNITS = by_rank(HIGH)
 _RANKS = HIGH.dictionary_size
@@ -49,14 +50,9 @@ SCRATCH_BYTES = _MARKS_AT + 4 * MARKS_STRIDE
 @part
 def _mark_common(share, length, common, marks):
     """A bitmap (at address `marks`) of where a share's bytes are the common one, followed by zeros."""
-    low_bits = np.uint64(0x7F7F7F7F7F7F7F7F)
-    everywhere = np.uint64(common) * np.uint64(0x0101010101010101)
-    for position in range(0, length, 8):
-        word = load64(share + position) ^ everywhere
-        # The highest bit of every byte that is 0, exactly; the product gathers the eight bits in its highest byte.
-        zero = ~(((word & low_bits) + low_bits) | word | low_bits)
-        gathered = (zero >> np.uint64(7)) * np.uint64(0x0102040810204080)
-        store8(marks + position // 8, np.int64(gathered >> np.uint64(56)))
+    commons = splat(U8x64, common)
+    for position in range(0, length, 64):
+        store64(marks + position // 8, equal(load(U8x64, share + position), commons))
     store64(marks + length // 8, np.uint64(0))
     store64(marks + length // 8 + 8, np.uint64(0))
 
