@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "w8a8sc_tool"
 # A room may import the rooms of the lines below its own.
 FLOORS = (
     {"cli"},
+    {"reporting"},
     {"jobs"},
     {"conversion"},
     {"checking"},

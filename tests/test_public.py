@@ -19,12 +19,13 @@ from w8a8sc_tool.options import as_patterns, as_sizes
 
 FUNCTIONS = {
     *("compress", "plan", "run_batch", "reshard", "to_checkpoint", "card", "synthesize"),
-    *("locate", "inspect", "verify", "verify_tree", "compare", "fit", "examine"),
+    *("locate", "inspect", "verify", "verify_tree", "compare", "fit", "examine", "report"),
     *("prepare_serving", "start_serving", "generate", "install_executor", "uninstall_executor", "compile_kernels"),
     *("encode_matrix", "decode_matrix"),
 }
 RESULTS = {
     *("Compressed", "Plan", "Outcome", "Inspection", "Report", "TreeReport", "Finding", "Comparison", "Estimate"),
+    *("ReportPage",),
     *("Row", "Prepared", "Card", "Command", "Generated", "EncodedMatrix", "Manifest", "Progress", "Problem"),
 }
 ERRORS = {"W8A8SCError", "InputError", "UsageError", "WorkError", "MissingError"}

@@ -20,6 +20,7 @@ _PUBLIC = {
     "synthesize": "synthesis.synthesize",
     "locate": "hub.locate",
     "inspect": "jobs.inspect",
+    "report": "reporting.report",
     "verify": "checking.verify",
     "verify_tree": "checking.tree",
     "compare": "checking.compare",
@@ -38,6 +39,7 @@ _PUBLIC = {
     "Outcome": "jobs.batch",
     "Card": "jobs.card",
     "Inspection": "jobs.inspect",
+    "ReportPage": "reporting.report",
     "Report": "checking.verify",
     "TreeReport": "checking.tree",
     "Finding": "checking.findings",
@@ -98,6 +100,8 @@ if TYPE_CHECKING:
     from .jobs.serving import prepare_serving as prepare_serving
     from .jobs.serving import start_serving as start_serving
     from .planning.plan import Plan as Plan
+    from .reporting.report import ReportPage as ReportPage
+    from .reporting.report import report as report
     from .serving.command import Command as Command
     from .serving.environment import Row as Row
     from .serving.memory import Estimate as Estimate

@@ -20,7 +20,7 @@ from w8a8sc_tool.conversion.convert import target_folder
 
 COMMANDS = (
     *("compress", "reshard", "decompress", "batch", "verify", "compare", "inspect", "generate", "serve", "fit"),
-    *("doctor", "compile", "install-executor", "synthesize", "card"),
+    *("doctor", "compile", "install-executor", "synthesize", "card", "report"),
 )
 
 

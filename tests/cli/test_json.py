@@ -106,6 +106,7 @@ def test_what_looks(
     (sealed_copy / "strange").touch()
     check("verify", document("verify", sealed_copy, "--source", tiny, "--quick", "-j", "1", codes=(1,)))
     check("fit", document("fit", sealed(2)))
+    check("report", document("report", sealed(2), sealed_copy, "-o", tmp_path / "r.html", codes=(1,)))
 
 
 def test_what_looks_at_trees(document: Callable[..., Any], sealed: Callable[[int], Path], tmp_path: Path) -> None:

@@ -86,12 +86,12 @@ def verify_tree(
         remedy = "give the folder that holds TP1, TP2, ... with a directory each"
         raise InputError("not a tree of sharded_state directories", str(folder), remedy)
     checkpoint = Checkpoint.open(Path(source), ARCHITECTURES) if source is not None else None
-    reports = [_verify(path, checkpoint, quick, processes, progress) for path in directories]
+    reports = [verified(path, checkpoint, quick, processes, progress) for path in directories]
     findings = [*_wrong_sizes(reports), *_other_sources(directories)]
     return TreeReport(folder, reports, findings, list(_not_checked(others, folder)))
 
 
-def _verify(
+def verified(
     directory: Path, checkpoint: Checkpoint | None, quick: bool, processes: int | None, progress: Progress | None
 ) -> Report:
     """A directory's report; one that cannot be opened, or not be of this source, does not keep others from theirs."""

@@ -48,10 +48,15 @@ _WITHOUT_MANIFEST = (
     "if the shapes agree",
 )
 
+NOT_READ = "the contents of tensors and side files (quick=True)"
+
 
 @dataclass
 class Report:
-    """The outcome of a verification: `findings` is empty if all is well."""
+    """The outcome of a verification: `findings` is empty if all is well.
+
+    contents_read: whether it was looked at what is in tensors and side files.
+    """
 
     directory: Path
     tp: int
@@ -62,6 +67,7 @@ class Report:
     bytes: int = 0
     compressed_weights: int = 0
     against_source: Path | None = None
+    contents_read: bool = False
 
     @property
     def ok(self) -> bool:
@@ -140,8 +146,9 @@ def verify_opened(
         report.bytes = sum(tensor.info.nbytes for rank in ranks for tensor in rank.values())
         report.compressed_weights = sum(name.endswith(".index") for rank in ranks for name in rank)
         if quick:
-            report.not_checked.append("the contents of tensors and side files (quick=True)")
+            report.not_checked.append(NOT_READ)
         else:
+            report.contents_read = True
             unread = [{n: t for n, t in rank.items() if (Path(t.path).name, n) not in read} for rank in ranks]
             work = _tensor_tasks(unread, decode=checkpoint is None, canonical=state.manifest is None)
             if checkpoint is not None:

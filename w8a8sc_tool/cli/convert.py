@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -14,6 +15,7 @@ from .group import F, common, group
 from .models import hub_option, size_option, takes_models
 from .options import takes
 from .output import Output, duration
+from .report import ready, reports, say_written
 from .spelling import spelled
 
 if TYPE_CHECKING:
@@ -33,9 +35,12 @@ if TYPE_CHECKING:
 @takes("name", "processes", "backend", "executor", "preset", "keep", "max_ratio", "target", "compress")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @takes("overwrite", "resume", "verify")
+@reports
 @takes_models("model")
 @common
-def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool, **keywords: Any) -> None:
+def compress(
+    model: str, output: str, dry_run: bool, report: str | None, as_json: bool, quiet: bool, **keywords: Any
+) -> None:
     """Compress the W8A8S checkpoint MODEL for one or more tensor-parallel sizes.
 
     \b
@@ -51,8 +56,13 @@ def compress(model: str, output: str, dry_run: bool, as_json: bool, quiet: bool,
     if dry_run:
         _dry_run(job.prepare(model, output, options, out), out)
         return
+    ready(report)
     results = job.carry_out(model, output, options, out)
     _show_results(results, out)
+    if report is not None:
+        from ..reporting.report import report_results
+
+        say_written(report_results(results, Path(report), read_back=options.verify), out)
 
 
 def _of_directory(function: F) -> F:
@@ -139,6 +149,7 @@ def _reshard(
     "--ray-address", metavar="ADDRESS", help="Address of the Ray cluster [default: the one this machine belongs to]."
 )
 @takes("processes")
+@reports
 @hub_option
 @common
 def batch(
@@ -147,6 +158,7 @@ def batch(
     ray_address: str | None,
     processes: int | None,
     hub: Any,
+    report: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -162,6 +174,7 @@ def batch(
     from ..jobs import batch as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True)
+    ready(report)
     outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, hub=hub, progress=out)
     out.document([outcome.document() for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
@@ -170,6 +183,10 @@ def batch(
         error = spelled(outcome.error).replace("\n", "; ")[:200]
         rows.append((outcome.model, sizes, outcome.state, made, duration(outcome.seconds), error))
     out.table(rows, right=(3, 4))
+    if report is not None:
+        from ..reporting.report import report_outcomes
+
+        say_written(report_outcomes(outcomes, Path(report)), out)
     return max(outcome.exit_code for outcome in outcomes)
 
 

@@ -31,7 +31,7 @@ class Sections(click.Group):
 
     SECTIONS: Final = {
         "Make": ("compress", "batch", "reshard", "decompress", "card", "synthesize"),
-        "Check": ("inspect", "verify", "compare", "fit", "doctor"),
+        "Check": ("inspect", "report", "verify", "compare", "fit", "doctor"),
         "Use": ("serve", "generate", "install-executor", "compile"),
     }
 

@@ -20,7 +20,7 @@ from .spelling import spelled_problem
 __all__ = ["group", "main", "run"]
 
 # Their commands add themselves to the group.
-for _module in ("convert", "check", "run", "prepare"):
+for _module in ("convert", "check", "report", "run", "prepare"):
     import_module(f"w8a8sc_tool.cli.{_module}")
 
 _MOST_PROBLEMS = 50

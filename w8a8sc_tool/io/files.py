@@ -167,6 +167,16 @@ def write_file(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
+def put(path: Path, data: bytes) -> None:
+    """A small, durable file that appears whole, in place of one that may be there."""
+    partial = path.with_name(f"{path.name}.partial")
+    if reading.link_status(partial) is not None:
+        remove(partial)
+    write_file(partial, data)
+    rename(partial, path)
+    sync_folder(path.parent)
+
+
 def lock(folder: Path, *, surely: bool = False) -> int | None:
     """Lock a folder until the descriptor that is returned is closed, or its owner dies; None: somebody else has it.
 

@@ -16,7 +16,6 @@ from ..errors import InputError, Problem, refuse
 from ..io import files, hashing, reading
 from ..layouts import ARCHITECTURES
 from ..sharded_state import manifest as manifest_file
-from ..sharded_state import partial_of
 from ..text import is_showable
 from .card_origin import Origin, origin_of
 from .card_text import CardSize, render
@@ -148,9 +147,4 @@ def _task(directory: Path, origin: Origin) -> str:
 def _write(readme: Path, text: bytes) -> None:
     """The card with its mark, put in place whole."""
     text += b"\n"
-    partial = partial_of(readme)
-    if reading.link_status(partial) is not None:
-        files.remove(partial)
-    files.write_file(partial, text + f"<!-- w8a8sc card: {hashing.of_bytes(text)} -->\n".encode())
-    files.rename(partial, readme)
-    files.sync_folder(readme.parent)
+    files.put(readme, text + f"<!-- w8a8sc card: {hashing.of_bytes(text)} -->\n".encode())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,10 @@ from ..errors import InputError
 from ..io import reading
 from ..io.folders import is_sharded_state
 from ..layouts import ARCHITECTURES, REGISTRY, Architecture, architecture_of
-from ..sharded_state import LayerEntry, ShardedState
+from ..sharded_state import LayerEntry, Manifest, ShardedState
+
+_Tensor = tuple[str, tuple[int, ...], int]
+"""A tensor's name, its shape, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,10 @@ class ModuleRow:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. tp: of a directory; sealed: whether it has a manifest."""
+    """What was found. tp: of a directory; sealed: whether it has a manifest.
+
+    ranks: of a directory, the bytes of each rank's tensors by the groups of `totals`.
+    """
 
     path: Path
     kind: Literal["checkpoint", "sharded_state"]
@@ -55,6 +62,7 @@ class Inspection:
     files: int
     modules: list[ModuleRow]
     warnings: list[str]
+    ranks: tuple[dict[str, int], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -120,26 +128,59 @@ def _directory(folder: Path) -> Inspection:
             description = Description.parse(folder / "quant_model_description.json")
         except InputError as error:
             warnings += [str(problem) for problem in error.problems]
-        layers = {layer.name: layer for layer in state.manifest.layers} if state.manifest else {}
-        files = [file for rank in state.ranks.values() for file in rank]
-        tensors = ((t.name, t.shape, t.nbytes) for file in files for t in file.tensors.values())
-        architecture = _architecture(state)
-        rows = _rows(tensors, description, layers, architecture)
-        sealed = state.manifest is not None
-        if not sealed:
+        ranks = [
+            [(t.name, t.shape, t.nbytes) for file in files for t in file.tensors.values()]
+            for _, files in sorted(state.ranks.items())
+        ]
+        if state.manifest is None:
             warnings.append("no manifest: this directory was not written by w8a8sc")
-        return Inspection(folder, "sharded_state", architecture.name, state.tp, sealed, len(files), rows, warnings)
+        files = sum(map(len, state.ranks.values()))
+        return _sharded(folder, state.manifest, ranks, description, (state.tp, files, warnings))
 
 
-def _architecture(state: ShardedState) -> Architecture:
+def inspect_manifest(folder: Path, manifest: Manifest) -> Inspection:
+    """What a sealed directory held when it was sealed, whatever became of its files; raises InputError."""
+    ranks = [[(t.name, tuple(t.shape), t.end - t.begin) for t in rank.tensors] for rank in manifest.ranks]
+    tp = manifest.tensor_parallel_size
+    return _sharded(folder, manifest, ranks, None, (tp, len(ranks), ["by its manifest: its files were not read"]))
+
+
+def _sharded(
+    folder: Path,
+    manifest: Manifest | None,
+    ranks: Sequence[Sequence[_Tensor]],
+    description: Description | None,
+    rest: tuple[int, int, list[str]],
+) -> Inspection:
+    """A directory of which the tensors are known, per rank. rest: its size, number of files and warnings."""
+    layers = {layer.name: layer for layer in manifest.layers} if manifest else {}
+    table = _architecture(folder, manifest)
+    rows = _rows(chain.from_iterable(ranks), description, layers, table)
+    groups = {row.name: row.group for row in rows}
+    by_rank = tuple(_by_group(tensors, groups, table) for tensors in ranks)
+    tp, files, warnings = rest
+    return Inspection(folder, "sharded_state", table.name, tp, manifest is not None, files, rows, warnings, by_rank)
+
+
+def _by_group(tensors: Iterable[_Tensor], groups: dict[str, str], table: Architecture) -> dict[str, int]:
+    """Bytes by what modules count as in totals. groups: by the names of modules."""
+    sizes: dict[str, int] = {}
+    for name, _, nbytes in tensors:
+        module = name.rpartition(".")[0]
+        group = groups[table.experts_of(module) or module]
+        sizes[group] = sizes.get(group, 0) + nbytes
+    return sizes
+
+
+def _architecture(folder: Path, manifest: Manifest | None) -> Architecture:
     """The table of a directory's model: by its manifest or, for one without, by its config.json."""
-    if state.manifest is not None and state.manifest.architecture in REGISTRY:
-        return REGISTRY[state.manifest.architecture]
-    return architecture_of(ModelConfig.parse(state.path / "config.json", ARCHITECTURES))
+    if manifest is not None and manifest.architecture in REGISTRY:
+        return REGISTRY[manifest.architecture]
+    return architecture_of(ModelConfig.parse(folder / "config.json", ARCHITECTURES))
 
 
 def _rows(
-    tensors: Iterable[tuple[str, tuple[int, ...], int]],
+    tensors: Iterable[_Tensor],
     description: Description | None,
     layers: dict[str, LayerEntry],
     table: Architecture,

@@ -25,7 +25,7 @@ def plot(estimates: Sequence[Estimate], path: Path) -> None:
         raise UsageError(f"{path} is neither a .png nor a .svg file")
     reading.check_can_create(path)
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingError("matplotlib is not installed", remedy="pip install 'w8a8sc[plot]'")
+        raise MissingError("matplotlib is not installed", remedy="pip install 'w8a8sc[report]'")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 4.0 * len(estimates)), 5), layout="constrained")
