@@ -54,8 +54,11 @@ _QWEN3_5_MOE: Final = {
 }
 _QWEN3_MOE: Final = {"architecture": "Qwen3MoeForCausalLM", "text": _EXPERTS}
 
-# Name -> sizes (hidden, intermediate, layers, heads, kv heads, head size, vocabulary) and what else is asked for.
-CHECKPOINTS: Final[dict[str, tuple[tuple[int, ...], dict[str, Any]]]] = {
+Sizes = tuple[int, int, int, int, int, int, int]
+"""Hidden size, intermediate size, layers, heads, kv heads, head size, vocabulary."""
+
+# Name -> sizes and what else is asked for.
+CHECKPOINTS: Final[dict[str, tuple[Sizes, dict[str, Any]]]] = {
     "llama": ((512, 1536, 3, 8, 4, 128, 1001), {**_LLAMA, "types": _MIXED}),
     "llama tied": ((512, 1536, 1, 8, 2, 64, 2001), {**_LLAMA, **_TIED, "m4": True}),
     "qwen2": ((512, 1536, 3, 4, 2, 128, 1001), {**_QWEN2, "types": _MIXED}),

@@ -90,7 +90,7 @@ def publish(tree: Path, tmp_path: Path) -> Callable[..., tuple[int, str, list[li
         record.unlink(missing_ok=True)
         path = os.environ["PATH"]
         environment = {**os.environ, "PATH": f"{bin}:{path}", "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-        command = ["bash", ROOT / "scripts" / "publish", *arguments]
+        command = ["bash", str(ROOT / "scripts" / "publish"), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
         lines = record.read_text().splitlines() if record.exists() else []
         return result.returncode, result.stdout + result.stderr, [line.rstrip("\0").split("\0") for line in lines]
@@ -143,7 +143,7 @@ def test_what_is_not_published(publish: Callable[..., tuple[int, str, list[list[
 
 @pytest.mark.slow
 def test_the_python_interface(tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLES / "api.py", tmp_path]
+    command = [sys.executable, str(EXAMPLES / "api.py"), str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()

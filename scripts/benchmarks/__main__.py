@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the plain encoder in tests
 
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
 _json = click.option("--json", metavar="FILE", help="Also write the results here.")
 _folder = click.option("--folder", default=".bench", show_default=True, help="Where to put files.")
 
 
-def _rounds(default: int):  # type: ignore[no-untyped-def]
+def _rounds(default: int) -> Callable[[_Command], _Command]:
     return click.option("--rounds", type=click.IntRange(1), default=default, show_default=True)
 
 

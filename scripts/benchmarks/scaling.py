@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -39,8 +39,8 @@ class Clock:
     """Processor seconds of the parts of a job that runs in this process."""
 
     def __init__(self) -> None:
-        self.units: Counter[str] = Counter()
-        self.files: Counter[str] = Counter()
+        self.units: defaultdict[str, float] = defaultdict(float)
+        self.files: defaultdict[str, float] = defaultdict(float)
         self.first = self.last = 0.0  # when units were first and last at work
 
 

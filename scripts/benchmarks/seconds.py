@@ -16,8 +16,11 @@ from . import measure
 from .job import ROOT, warm
 
 _HERTZ = 499
+
+_Classes = tuple[tuple[str, tuple[str, ...]], ...]  # name, and words that frames have
+
 # A sample belongs to the first line whose words one of its frames has; kernel frames are named by their functions.
-_KERNEL = (
+_KERNEL: _Classes = (
     ("page faults", ("exc_page_fault",)),
     ("write to the page cache", ("vfs_write", "pwrite")),
     ("sync and forget", ("fsync", "fadvise", "writepages")),
@@ -25,7 +28,7 @@ _KERNEL = (
     ("processes and their memory", ("execve", "clone", "exit", "mmap", "munmap", "brk", "mremap")),
 )
 # Code outside of the kernel, by its file.
-_FILES = (
+_FILES: _Classes = (
     ("hash", ("blake3",)),
     ("codec's kernels", ("perf-", "JIT", "//anon")),
     ("Python, start and imports included", ("python", "_core", "_json", "ld-linux", "llvmlite", "numba")),

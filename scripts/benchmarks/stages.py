@@ -54,11 +54,11 @@ def _tasks(folder: Path) -> dict[str, tuple[Callable[[], Any], int]]:
 
     def write() -> None:
         for begin in range(0, weight.nbytes, BLOCK):
-            os.pwrite(fd, memoryview(weight.reshape(-1)[begin : begin + BLOCK]), begin)
+            os.pwrite(fd, weight.reshape(-1)[begin : begin + BLOCK].data, begin)
 
     return {
         "read from the page cache and hash": (read, weight.nbytes),
-        "hash": (lambda: hashing.of_bytes(memoryview(weight.reshape(-1).view(np.uint8))), weight.nbytes),
+        "hash": (lambda: hashing.of_bytes(weight.reshape(-1).view(np.uint8).data), weight.nbytes),
         "cut columns (one of two ranks)": (lambda: np.copyto(halves, weight[:, : weight.shape[1] // 2]), halves.nbytes),
         "bfloat16 to float16": (lambda: to_float16(bfloat16, "BF16", source), bfloat16.nbytes),
         "rows to tiles, stored raw (bypass)": (lambda: encode_matrix(incompressible), weight.nbytes),

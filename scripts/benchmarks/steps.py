@@ -43,7 +43,7 @@ STEPS = (
 ROWS = 1024
 
 
-@numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+@numba.njit(nogil=True, boundscheck=False, error_model="numpy")
 def _encode(steps, source, stride, n, k, target, scratch):  # type: ignore[no-untyped-def]
     """The first so many steps for every tile of a matrix [n, k] of whole tiles; as `encode_tiles` does them, but that
     nothing is fetched ahead."""
@@ -72,7 +72,7 @@ def _encode(steps, source, stride, n, k, target, scratch):  # type: ignore[no-un
     return done
 
 
-@numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+@numba.njit(nogil=True, boundscheck=False, error_model="numpy")
 def _code_chunks(steps, scratch, target):  # type: ignore[no-untyped-def]
     """The steps that go chunk by chunk, as `code_symbols` does them."""
     packet = used = splat(U64x4, 0)

@@ -90,10 +90,9 @@ class Home:
 
     def run(self, arguments: tuple[str, ...], working_folder: Path) -> tuple[int, str]:
         """Exit code and everything printed."""
-        command = [*COMMAND, *arguments]
         try:
             ran = subprocess.run(
-                *(command,),
+                [*COMMAND, *arguments],
                 env=self.environment,
                 cwd=working_folder,
                 **self.identity,
@@ -113,7 +112,7 @@ def _identity(environment: dict[str, str]) -> dict[str, Any]:
     """What makes `subprocess.run` start the program as somebody whose permissions count."""
     if os.getuid() != 0:
         return {}
-    other = {"user": OTHER, "group": OTHER, "extra_groups": []}
+    other: dict[str, Any] = {"user": OTHER, "group": OTHER, "extra_groups": []}
     try:
         subprocess.run((*COMMAND, "--version"), env=environment, cwd="/", capture_output=True, check=True, **other)
     except (OSError, subprocess.CalledProcessError):

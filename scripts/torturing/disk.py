@@ -68,9 +68,9 @@ class Folder:
 
     now: dict[str, File | Folder] = field(default_factory=dict)
     durable: dict[str, File | Folder] = field(default_factory=dict)
-    changes: list[Callable[[dict[str, File | Folder]], None]] = field(default_factory=list)
+    changes: list[Callable[[dict[str, File | Folder]], object]] = field(default_factory=list)
 
-    def change(self, change: Callable[[dict[str, File | Folder]], None]) -> None:
+    def change(self, change: Callable[[dict[str, File | Folder]], object]) -> None:
         change(self.now)
         self.changes.append(change)
 
@@ -116,9 +116,9 @@ class Disk:
         elif action == "syncing the folder":
             self._folder(Path(path)).sync()
         elif action in ("writing", "cutting off the end", "syncing"):
-            file = parent.now[name]
-            assert isinstance(file, File)
-            file.apply(action, details)
+            entry = parent.now[name]
+            assert isinstance(entry, File)
+            entry.apply(action, details)
         elif action not in ("opening", "opening the folder"):
             raise ValueError(f"an operation nobody knows: {action}")
 

@@ -17,6 +17,7 @@ from .stage import Part, Stage, digests
 _STRUCTURE = (manifest_file.NAME, "config.json", "quant_model_description.json")
 
 Region = tuple[str, str, int, int]  # file, tensor or "", bytes [begin, end)
+Change = Callable[[Path], object]
 
 
 def run(stage: Stage, rounds: int, seconds: float | None, seed: int) -> Part:
@@ -85,14 +86,8 @@ def _files(stage: Stage, part: Part, whole: Path) -> None:
     other = stage.target("reference", 1)
     names = sorted(path.name for path in whole.iterdir())
     first, second = (f"model-rank-{rank}-part-0.safetensors" for rank in (0, 1))
-    changes: list[tuple[str, Callable[[Path], object]]] = []
-    for name in names:
-        changes.append((f"{name} removed", lambda folder, name=name: (folder / name).unlink()))
-        changes.append((f"{name} cut", lambda folder, name=name: _cut(folder / name, -1)))
-        changes.append((f"{name} longer", lambda folder, name=name: _cut(folder / name, 1)))
-        changes.append((f"{name} emptied", lambda folder, name=name: (folder / name).write_bytes(b"")))
-        changes.append((f"{name} from TP 1", lambda folder, name=name: _take(other, folder, name)))
-    changes += [
+    changes: list[tuple[str, Change]] = [
+        *(change for name in names for change in _changes_of(name, other)),
         ("ranks exchanged", lambda folder: _exchange(folder / first, folder / second)),
         ("rank 1 is rank 0", lambda folder: shutil.copyfile(folder / first, folder / second)),
         ("a third rank", lambda folder: shutil.copyfile(folder / first, folder / first.replace("0", "2", 1))),
@@ -117,6 +112,17 @@ def _files(stage: Stage, part: Part, whole: Path) -> None:
             if not noticed:
                 part.finding(f"{change_name}: not found")
         shutil.rmtree(folder)
+
+
+def _changes_of(name: str, other: Path) -> list[tuple[str, Change]]:
+    """What a file may have suffered; other: a directory of another size."""
+    return [
+        (f"{name} removed", lambda folder: (folder / name).unlink()),
+        (f"{name} cut", lambda folder: _cut(folder / name, -1)),
+        (f"{name} longer", lambda folder: _cut(folder / name, 1)),
+        (f"{name} emptied", lambda folder: (folder / name).write_bytes(b"")),
+        (f"{name} from TP 1", lambda folder: _take(other, folder, name)),
+    ]
 
 
 def _cut(path: Path, by: int) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Guarded:
 
 def mutated(data: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Bits flipped, bytes replaced, pieces moved, cut off or repeated."""
-    out = data.copy()
+    out: np.ndarray = data.copy()
     for _ in range(int(chance.integers(1, 5))):
         at = int(chance.integers(0, max(1, out.size)))
         kind = int(chance.integers(0, 6))
@@ -106,9 +107,10 @@ def tiles(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> None:
     """Compressed tiles of several kinds, in turns: anything of their tensors mutated; and payloads that only the finer
     rules, or none, tell from sound ones, decoded both ways. A decoder reads not one byte too far."""
     chance = np.random.default_rng(seed)
+    sparsities: tuple[Sparsity, ...] = ("low", "high")
     seeds = [
         (encode_matrix(weight, sparsity=sparsity), weight.shape, sparsity)
-        for sparsity in ("low", "high")
+        for sparsity in sparsities
         for weight in _weights(chance)
     ]
     coded = damage.coded_tiles(seed)
@@ -177,27 +179,29 @@ def mutants(tally: Tally, going: Iterator[None], seed: int, folder: Path) -> Non
             names = sorted(path.name for path in copy.iterdir())
             for name in chance.sample(names, chance.randint(1, 2)):
                 _mutate(copy / name, chance, bits)
+            quick = chance.random() < 0.5
+            tally.one(f"directory {number}, verify", partial(_verify, copy, folder, quick))
+            tally.one(f"directory {number}, decompress", partial(_decompress, copy, scratch))
 
-            def act(copy=copy) -> str:
-                quick = chance.random() < 0.5
-                try:
-                    report = verify(copy, processes=1, quick=quick)
-                except InputError:
-                    return "refused"
-                changed = any(path.read_bytes() != (folder / path.name).read_bytes() for path in copy.iterdir())
-                if changed and not report.findings and not quick and (copy / manifest_file.NAME).exists():
-                    raise AssertionError("damage that hashes show was not found")
-                return "found" if report.findings else "nothing found"
 
-            def back(copy=copy, scratch=scratch) -> str:
-                try:
-                    to_checkpoint(copy, scratch)
-                except W8A8SCError:
-                    return "not decompressed"
-                return "decompressed"
+def _verify(copy: Path, folder: Path, quick: bool) -> str:
+    """folder: what it was copied from."""
+    try:
+        report = verify(copy, processes=1, quick=quick)
+    except InputError:
+        return "refused"
+    changed = any(path.read_bytes() != (folder / path.name).read_bytes() for path in copy.iterdir())
+    if changed and not report.findings and not quick and (copy / manifest_file.NAME).exists():
+        raise AssertionError("damage that hashes show was not found")
+    return "found" if report.findings else "nothing found"
 
-            tally.one(f"directory {number}, verify", act)
-            tally.one(f"directory {number}, decompress", back)
+
+def _decompress(copy: Path, output: str) -> str:
+    try:
+        to_checkpoint(copy, output)
+    except W8A8SCError:
+        return "not decompressed"
+    return "decompressed"
 
 
 def _mutate(path: Path, chance: random.Random, bits: np.random.Generator) -> None:

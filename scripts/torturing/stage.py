@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,22 +84,36 @@ class Stage:
         return ["compress", str(self.source), *tp, "-j", "2", "-o", str(self.folder / output), *more]
 
     def start(
-        self, arguments: list[str], settings: dict[str, Any] | None = None, **named: Any
+        self,
+        arguments: list[str],
+        settings: dict[str, Any] | None = None,
+        preexec_fn: Callable[[], object] | None = None,
     ) -> subprocess.Popen[str]:
         """Start the command line with faults injected."""
         environment = os.environ | {"TMPDIR": str(self.temporary), MARK: str(self.folder)}
         environment["PYTHONPATH"] = f"{INJECT}:{PACKAGES}"
         if settings:
             environment["W8A8SC_TORTURE"] = json.dumps(settings)
-        command = [*COMMAND, *arguments]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=environment, text=True, errors="replace", **pipes, **named)
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            preexec_fn=preexec_fn,
+        )
 
     def run(
-        self, arguments: list[str], settings: dict[str, Any] | None = None, seconds: float = SECONDS, **named: Any
+        self,
+        arguments: list[str],
+        settings: dict[str, Any] | None = None,
+        seconds: float = SECONDS,
+        preexec_fn: Callable[[], object] | None = None,
     ) -> Ran:
         """Run the command line to its end; a run that hangs has the code -99."""
-        process = self.start(arguments, settings, **named)
+        process = self.start(arguments, settings, preexec_fn)
         try:
             stdout, stderr = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -101,14 +101,9 @@ def test_absent_keys_against_the_class_itself(architecture: str, name: str) -> N
 
 def test_nulls() -> None:
     keys = (
-        "num_key_value_heads",
-        "head_dim",
-        "tie_word_embeddings",
-        "attention_bias",
-        "rope_parameters",
-        "layer_types",
+        *("num_key_value_heads", "head_dim", "tie_word_embeddings", "attention_bias", "rope_parameters", "layer_types"),
+        *("rms_norm_eps", "sliding_window", "use_sliding_window", "rope_scaling", "rope_theta", "eos_token_id"),
     )
-    keys += ("rms_norm_eps", "sliding_window", "use_sliding_window", "rope_scaling", "rope_theta", "eos_token_id")
     parsed = config({key: OLD.get(key) for key in OLD} | dict.fromkeys(keys))
     assert (parsed.kv_heads, parsed.head_dim, parsed.rope.theta) == (40, 5120 // 40, 10000.0)
     assert not (parsed.tied or parsed.attention_bias)

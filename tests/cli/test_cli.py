@@ -24,12 +24,15 @@ COMMANDS = (
 )
 
 
-def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "w8a8sc_tool", *map(str, arguments)],
         capture_output=True,
         text=True,
-        **options,  # type: ignore[call-overload]
+        cwd=cwd,
+        env=env,
     )
 
 

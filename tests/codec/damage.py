@@ -26,7 +26,7 @@ def coded_tiles(seed: int) -> list[EncodedMatrix]:
 
 def damaged(payload: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Bits flipped, anywhere or near the end; a packet replaced, or by another one of the tile."""
-    out = payload.copy()
+    out: np.ndarray = payload.copy()
     data = out.view(np.uint8)
     packets = data.reshape(-1, PACKET_BYTES)
     way = int(chance.integers(5))

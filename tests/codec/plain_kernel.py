@@ -14,7 +14,7 @@ from w8a8sc_tool.codec.streams import CODES, store_raw
 from w8a8sc_tool.codec.tiling import Tiling
 
 
-@numba.njit(nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[misc]
+@numba.njit(nogil=True, boundscheck=False, error_model="numpy")
 def _encode(source, stride, n, k, target, index, scratch):  # type: ignore[no-untyped-def]
     n_fractals = (n + 15) // 16
     k_fractals = (k + 31) // 32
@@ -55,7 +55,6 @@ def encode_plainly(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     target = np.empty(tiling.coded_bytes + TARGET_SLACK, np.int8)
     index = np.zeros(tiling.tiles, np.uint64)
     scratch = np.empty(SCRATCH_BYTES, np.uint8)
-    used = _encode(
-        *(address_of(weight), weight.strides[0], *weight.shape, address_of(target)), index, address_of(scratch)
-    )
+    n, k = weight.shape
+    used = _encode(address_of(weight), weight.strides[0], n, k, address_of(target), index, address_of(scratch))
     return target[:used], index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec import Sparsity, decode_matrix, encode_matrix
 
 from . import reference
 
@@ -17,12 +17,13 @@ def tile_from_shares(shares: list[bytes]) -> np.ndarray:
     tile = b""
     for begin in range(0, len(shares[0]), 64):
         tile += b"".join(share[begin : begin + 64] for share in shares)
-    return np.frombuffer(tile, np.int8).reshape(-1, 32).copy()
+    matrix: np.ndarray = np.frombuffer(tile, np.int8).reshape(-1, 32).copy()
+    return matrix
 
 
 def check(weight: np.ndarray, *, high: bool = False) -> bytes:
     """Encode, compare with the plain encoder, decode; returns the weight tensor."""
-    sparsity = "high" if high else "low"
+    sparsity: Sparsity = "high" if high else "low"
     encoded = encode_matrix(weight, sparsity=sparsity)
     expected, index = reference.encode(weight, high=high)
     assert encoded.weight.tobytes() == expected
@@ -107,7 +108,7 @@ def test_bypass_at_the_limit() -> None:
 
 def test_bypass_for_the_sake_of_an_end_mark() -> None:
     """11 packets fill 128 bytes exactly; an end mark in a packet of its own would exceed them, a shorter one not."""
-    shares = {}
+    shares: dict[bool, bytes] = {}
     random = np.random.default_rng(1)
     for _ in range(4000):
         share = np.where(random.random(128) < 0.5, 0, random.integers(0, 90, 128)).astype(np.uint8).tobytes()

@@ -94,7 +94,7 @@ def test_no_packet_ends_a_stream_with_more_than_64_bytes() -> None:
 # ------------------------------------------------------------------------------------------------ the table of groups
 
 
-@numba.njit  # type: ignore[misc]
+@numba.njit
 def fill(high, dictionary, table):  # type: ignore[no-untyped-def]
     groups.fill_symbols(high, dictionary, table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -24,7 +25,7 @@ def ranked(counts: np.ndarray, size: int) -> list[int]:
     split[1], split[6] = counts // 2, counts - counts // 2  # kernels count in eight tables
     dictionary = np.zeros(36, np.uint8)
     rank_counts(split, size, dictionary)
-    return dictionary[:size].tolist()
+    return [int(value) for value in dictionary[:size]]
 
 
 def expected(counts: np.ndarray, size: int) -> list[int]:
@@ -81,7 +82,8 @@ def median_of_three_killer() -> np.ndarray:
         def __gt__(self, other: Count) -> bool:
             return before(self.item, other.item)
 
-    reference.unstable_sort([(v, Count(v)) for v in range(256)])  # type: ignore[list-item]
+    pairs: list[tuple[int, Any]] = [(v, Count(v)) for v in range(256)]
+    reference.unstable_sort(pairs)
     return np.array([1000 - min(v, 999) for v in value], np.int32)
 
 

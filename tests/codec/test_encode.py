@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,13 +88,13 @@ def test_bypass_decided_at_any_time() -> None:
 @pytest.mark.parametrize("kind", ["low", "runs", "constant", "noise"])
 def test_large_matrices(kind: str) -> None:
     shape = (400, 1100)
-    weight = {
+    weights: dict[str, Callable[[], np.ndarray]] = {
         "low": lambda: sparse(shape, 1, 0.3, 3.0, 0.02),
         "runs": lambda: runs(shape, 2, 20),
         "constant": lambda: np.full(shape, -77, np.int8),
         "noise": lambda: sparse(shape, 3, 0.0, 60.0, 0.3)[:384],
-    }[kind]()
-    check(np.ascontiguousarray(weight))
+    }
+    check(np.ascontiguousarray(weights[kind]()))
 
 
 # ---- what it may touch ----

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from w8a8sc_tool.codec import CodecError, decode_matrix, encode_matrix
+from w8a8sc_tool.codec import CodecError, Sparsity, decode_matrix, encode_matrix
 
 from . import reference
 from .weights import formula, lcg
@@ -23,7 +23,8 @@ DOCUMENT = (ROOT / "docs" / "format.md").read_text()
 
 def quad() -> np.ndarray:
     n, k = formula(192, 288)
-    return ((7 * n + k * k) % 23 - 11).astype(np.int8)
+    weight: np.ndarray = ((7 * n + k * k) % 23 - 11).astype(np.int8)
+    return weight
 
 
 def sparse_quad() -> np.ndarray:
@@ -44,7 +45,8 @@ def escapes() -> np.ndarray:
     return np.where(x // 65536 % 8 == 0, x // 256 % 256 - 128, 0).astype(np.int8)
 
 
-VECTORS = {
+# Name -> weight, sparsity, bytes of the compressed weight, SHA-256 of it and of the index.
+VECTORS: dict[str, tuple[np.ndarray, Sparsity, int, str, str]] = {
     "vendor, low": (
         *(np.zeros((128, 320), np.int8), "low", 8320),
         "3a96289bf3511f36a1246f85bba9feb5e740ec8cb1fd08994eab9eaaccee14a6",

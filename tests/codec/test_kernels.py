@@ -38,7 +38,7 @@ def test_no_argument_ever_compiles_a_kernel_again() -> None:
     weight = np.arange(128 * 256, dtype=np.int8).reshape(128, 256)
     for array in (weight, weight[:100], np.frombuffer(b"\0" + bytes(512), np.int8, offset=1).reshape(16, 32)):
         for dictionary in ("tile", "matrix"):
-            encoded = encode_matrix(array, dictionary=dictionary)  # type: ignore[arg-type]
+            encoded = encode_matrix(array, dictionary=dictionary)
             for tensor in (encoded.weight, encoded.index, encoded.info):
                 tensor.setflags(write=False)
             decode_matrix(encoded.weight, encoded.index, encoded.info)

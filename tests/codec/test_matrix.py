@@ -101,12 +101,11 @@ def test_read_only_and_misaligned_arrays() -> None:
     assert not other.flags.writeable
     encoded = encode_matrix(other)
     assert encoded.weight.tobytes() == expected.weight.tobytes()
-    pieces = [
-        np.frombuffer(b"x" + a.tobytes(), a.dtype if a.dtype == np.int8 else np.int8, offset=1)
-        for a in (encoded.weight, encoded.index)
-    ]
+    weight_at_odd, index_at_odd = (
+        np.frombuffer(b"x" + array.tobytes(), np.int8, offset=1) for array in (encoded.weight, encoded.index)
+    )
     out = np.empty(weight.nbytes + 1, np.int8)[1:].reshape(weight.shape)
-    assert decode_matrix(*pieces, encoded.info, out=out) is out
+    assert decode_matrix(weight_at_odd, index_at_odd, encoded.info, out=out) is out
     np.testing.assert_array_equal(out, weight)
 
 

@@ -37,7 +37,8 @@ def decode(matrix: EncodedMatrix, **changes: object) -> np.ndarray:
 
 
 def entries(matrix: EncodedMatrix) -> np.ndarray:
-    return matrix.index.view(np.uint64).copy()
+    copied: np.ndarray = matrix.index.view(np.uint64).copy()
+    return copied
 
 
 # ------------------------------------------------------------------------------------------------ types and matrix
@@ -164,10 +165,10 @@ class Tile:
             for e in range(4)
         ]
 
-    def decode(self, pad: int = 0, **options: object) -> np.ndarray:
+    def decode(self, pad: int = 0, *, canonical: bool = False) -> np.ndarray:
         payload = reference.weave([bytes(stream) + bytes(pad) for stream in self.streams])
         index = np.array([len(payload) // 128 | 1 << 15], np.uint64).view(np.int8)
-        return decode_matrix(np.frombuffer(payload, np.int8), index, self.info, **options)  # type: ignore[arg-type]
+        return decode_matrix(np.frombuffer(payload, np.int8), index, self.info, canonical=canonical)
 
     def replace_stream(self, engine: int, packets: list[str], tail: bytes = b"") -> None:
         """Packets as strings of 64 bits, first bit first, behind the header as it is."""
@@ -175,9 +176,9 @@ class Tile:
         length = max(len(stream) for stream in self.streams)
         self.streams[engine] = (self.streams[engine][:40] + body).ljust(length, b"\0")
 
-    def rejects(self, cause: str, **options: object) -> None:
+    def rejects(self, cause: str, pad: int = 0) -> None:
         with pytest.raises(TileError, match=cause) as error:
-            self.decode(**options)
+            self.decode(pad)
         assert error.value.tile == 0
         assert error.value.engine in range(4)
 

@@ -40,7 +40,7 @@ def _folder_in_the_way(output: Path) -> None:
 def _nothing(output: Path) -> None: ...
 
 
-REFUSED: list[tuple[str, Callable[[Path], None], dict[str, Any]]] = [
+REFUSED: list[tuple[str, Callable[[Path], object], dict[str, Any]]] = [
     ("a backend that is not installed", _nothing, {"backend": "msmodelslim"}),
     ("a backend that does not exist", _nothing, {"backend": "other"}),
     ("an executor that is not there", _nothing, {"executor": "/nowhere/executor"}),
@@ -61,7 +61,7 @@ REFUSED: list[tuple[str, Callable[[Path], None], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("arrange", "options"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_the_dry_run_refuses_what_the_run_refuses(
-    arrange: Callable[[Path], None], options: dict[str, Any], tiny: Path, tmp_path: Path
+    arrange: Callable[[Path], object], options: dict[str, Any], tiny: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     arrange(output)

@@ -66,6 +66,18 @@ def in_json(name: str, change: Callable[[dict[str, Any]], object]) -> Callable[[
     return make
 
 
+def in_turn(*changes: Callable[[Path], object]) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        for change in changes:
+            change(folder)
+
+    return make
+
+
+def removed(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
 def index(value: object) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": value}))
 

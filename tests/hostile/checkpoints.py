@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from .cases import (
     DESCRIPTION,
     Case,
     first_entry,
     in_json,
+    in_turn,
     index,
     large_header,
     linked,
@@ -20,6 +22,11 @@ from .cases import (
     text,
     weights,
 )
+
+
+def weights_aside(folder: Path) -> None:
+    weights(folder).rename(folder / "x")
+
 
 HEADERS = [
     of_header("offsets overlap", lambda c: shift(c, -8)),
@@ -68,8 +75,8 @@ HEADERS = [
     Case("weights: empty", "checkpoint", sparse("", 0)),
     Case("weights: a device", "checkpoint", lambda f: linked(weights(f).name, "/dev/zero")(f)),
     Case("weights: a link to itself", "checkpoint", lambda f: linked(weights(f).name, weights(f).name)(f)),
-    Case("weights: a pipe", "checkpoint", lambda f: (weights(f).rename(f / "x"), os.mkfifo(f / "a.safetensors"))),
-    Case("weights: a folder", "checkpoint", lambda f: (weights(f).rename(f / "x"), (f / "a.safetensors").mkdir())),
+    Case("weights: a pipe", "checkpoint", in_turn(weights_aside, lambda f: os.mkfifo(f / "a.safetensors"))),
+    Case("weights: a folder", "checkpoint", in_turn(weights_aside, lambda f: (f / "a.safetensors").mkdir())),
 ]
 
 CHECKPOINTS = [

@@ -12,8 +12,10 @@ from .cases import (
     Case,
     change_header_of,
     in_json,
+    in_turn,
     large_header,
     linked,
+    removed,
     shift,
     sparse,
     text,
@@ -53,15 +55,8 @@ DIRECTORIES = [
     Case(
         "no manifest, and a rank of a huge number",
         "directory",
-        lambda f: ((f / MANIFEST).unlink(), weights(f).rename(f / "model-rank-999999-part-0.safetensors")),
+        in_turn(removed(MANIFEST), lambda f: weights(f).rename(f / "model-rank-999999-part-0.safetensors")),
     ),
-    Case(
-        "no manifest, an info that lies", "directory", lambda f: ((f / MANIFEST).unlink(), info_lies(f)), harmless=True
-    ),
-    Case(
-        "no manifest, no description",
-        "directory",
-        lambda f: ((f / MANIFEST).unlink(), (f / DESCRIPTION).unlink()),
-        harmless=True,
-    ),
+    Case("no manifest, an info that lies", "directory", in_turn(removed(MANIFEST), info_lies), harmless=True),
+    Case("no manifest, no description", "directory", in_turn(removed(MANIFEST), removed(DESCRIPTION)), harmless=True),
 ]

@@ -10,7 +10,19 @@ from typing import Any
 
 from blake3 import blake3
 
-from .cases import DESCRIPTION, MANIFEST, RANK_0, RANK_1, Case, change_header_of, in_json, text, weights
+from .cases import (
+    DESCRIPTION,
+    MANIFEST,
+    RANK_0,
+    RANK_1,
+    Case,
+    change_header_of,
+    in_json,
+    in_turn,
+    removed,
+    text,
+    weights,
+)
 
 
 def weights_link(folder: Path) -> None:
@@ -71,7 +83,7 @@ def _describe_rank(rank: dict[str, Any], data: bytes) -> None:
 
 
 def _without_manifest(name: str, change: Callable[[Path], object], *, harmless: bool = False) -> Case:
-    return Case(f"no manifest: {name}", "directory", lambda f: ((f / MANIFEST).unlink(), change(f)), harmless)
+    return Case(f"no manifest: {name}", "directory", in_turn(removed(MANIFEST), change), harmless)
 
 
 def _model(name: str, model: str) -> Case:
@@ -269,11 +281,11 @@ SEALED = [
     _rehashed("config: not JSON", text("config.json", "[" * 100_000)),
     _rehashed("a tokenizer that is none", text("tokenizer.json", "{}"), harmless=True),
     _rehashed("settings of a tokenizer, nested deeply", text("tokenizer_config.json", "[" * 100_000), harmless=True),
-    _rehashed("a rank that is a link", lambda f: (weights(f).rename(f.parent / "rank"), weights_link(f))),
+    _rehashed("a rank that is a link", in_turn(lambda f: weights(f).rename(f.parent / "rank"), weights_link)),
 ]
 
 UNSEALED = [
-    _without_manifest("no config", lambda f: (f / "config.json").unlink()),
+    _without_manifest("no config", removed("config.json")),
     _without_manifest("a config of another model", in_json("config.json", lambda c: c.update(num_hidden_layers=1))),
     _without_manifest("a config nested deeply", text("config.json", "[" * 100_000)),
     _without_manifest("a description nested deeply", text(DESCRIPTION, '{"a":' * 100_000)),
@@ -290,5 +302,5 @@ UNSEALED = [
         "a tensor whose name climbs", _change_header(lambda c: c.update({"../x": c.pop("model.norm.weight")}))
     ),
     _without_manifest("a rank that is empty", lambda f: weights(f).write_bytes(b"")),
-    _without_manifest("a rank that is a folder", lambda f: (weights(f).unlink(), (f / RANK_0).mkdir())),
+    _without_manifest("a rank that is a folder", in_turn(removed(RANK_0), lambda f: (f / RANK_0).mkdir())),
 ]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,12 @@ class Directories:
             "uncompressed tp2": lambda: self._uncompressed("checkpoint", 2),
         }
         for size in (1, 2, 4):
-            self._makers[f"tp{size}"] = lambda size=size: self._compressed("checkpoint", size, "out")
-            self._makers[f"tied tp{size}"] = lambda size=size: self._compressed("tied checkpoint", size, "tied")
+            self._makers[f"tp{size}"] = partial(self._compressed, "checkpoint", size, "out")
+            self._makers[f"tied tp{size}"] = partial(self._compressed, "tied checkpoint", size, "tied")
         for pair in PAIRS:
             target = pair.rpartition(".")[0]
-            self._makers[f"mixed {pair}"] = lambda target=target: self._compressed(
-                "mixed checkpoint", 2, f"mixed-{target}", target=target, keep=[_KEPT]
+            self._makers[f"mixed {pair}"] = partial(
+                self._compressed, "mixed checkpoint", 2, f"mixed-{target}", target=target, keep=[_KEPT]
             )
 
     def __getitem__(self, name: str) -> Path:

@@ -10,7 +10,7 @@ import importlib.machinery
 import os
 import sys
 import types
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import MagicMock
 
 for _name, _value in {
@@ -29,10 +29,9 @@ for _name, _value in {
 class _Anything(types.ModuleType):
     """A module in which every name exists and is a mock."""
 
-    __path__: ClassVar[list[str]] = []
-
     def __init__(self, name: str, **attributes: Any) -> None:
         super().__init__(name)
+        self.__path__ = []
         self.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
         self.__dict__.update(attributes)
         sys.modules[name] = self

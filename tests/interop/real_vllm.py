@@ -110,7 +110,8 @@ def state_of(model: torch.nn.Module) -> Tensors:
     """The state dictionary that ShardedStateLoader fills: every key must be in the files, and no other."""
     from vllm.model_executor.model_loader import ShardedStateLoader
 
-    return ShardedStateLoader._filter_subtensors(model.state_dict())
+    state: Tensors = ShardedStateLoader._filter_subtensors(model.state_dict())
+    return state
 
 
 def sc_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:

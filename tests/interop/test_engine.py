@@ -148,14 +148,14 @@ def server(folder: Path, tmp_path: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [python.parent / "w8a8sc", "serve", folder, "--device", "cpu"]
+    command = [str(python.parent / "w8a8sc"), "serve", str(folder), "--device", "cpu"]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--", "--port", str(port), "--served-model-name", "toy"],
             stdout=log,
             stderr=log,
-            start_new_session=True,  # type: ignore[call-overload]
+            start_new_session=True,
             env={**variables, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
         )
     try:

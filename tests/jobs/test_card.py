@@ -184,10 +184,10 @@ def test_a_base_model_by_config(name: object, known: bool, tiny_copy: Path, tmp_
     assert any(("which may be a path" if known else "give base_model=") in warning for warning in made.warnings)
 
 
-@pytest.mark.parametrize("given", [{"base_model": "Qwen3"}, {"base_model": "a/b](x"}, {"license": "mit\nx: y"}])
-def test_words_that_hubs_do_not_take(given: dict[str, str], tree: Path) -> None:
+@pytest.mark.parametrize(("base_model", "license"), [("Qwen3", None), ("a/b](x", None), (None, "mit\nx: y")])
+def test_words_that_hubs_do_not_take(base_model: str | None, license: str | None, tree: Path) -> None:
     with pytest.raises(UsageError):
-        card(tree, **given)
+        card(tree, base_model=base_model, license=license)
     assert not (tree / "README.md").exists()
 
 

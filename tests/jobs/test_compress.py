@@ -272,7 +272,7 @@ def test_calls_that_cannot_mean_anything(tiny: Path, tmp_path: Path) -> None:
         ({"max_ratio": 1.0}, "max ratio"),
     ):
         with pytest.raises(UsageError, match=message):
-            compress(tiny, tmp_path / "out", **arguments)  # type: ignore[arg-type]
+            compress(tiny, tmp_path / "out", **arguments)
     assert nothing_written(tmp_path / "out")
 
 

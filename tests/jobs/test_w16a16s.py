@@ -13,7 +13,7 @@ from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.codec import decode_matrix
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.inspect import inspect
-from w8a8sc_tool.synthesis.synthesize import synthesize
+from w8a8sc_tool.synthesis.synthesize import Dtype, synthesize
 
 from .. import tensors
 
@@ -21,7 +21,7 @@ NAME = "model.layers.0.mlp.down_proj"
 
 
 @pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.slow)])
-def test_every_rank_decodes_to_the_sources_values(dtype: str, tmp_path: Path) -> None:
+def test_every_rank_decodes_to_the_sources_values(dtype: Dtype, tmp_path: Path) -> None:
     source = synthesize(tmp_path / "m-w8a8s", "tiny", layers=1, dtype=dtype, types=[("*.mlp.*", "W16A16S")])
     results = compress(source, tmp_path / "out", tp=[1, 2], processes=2)
     (weights,) = source.glob("*.safetensors")

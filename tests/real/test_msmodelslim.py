@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from w8a8sc_tool.backends.msmodelslim import installed as backend
-from w8a8sc_tool.synthesis.synthesize import MODELS, synthesize
+from w8a8sc_tool.synthesis.synthesize import MODELS, Dtype, synthesize
 
 from .. import tensors
 from .quantize import quantize
@@ -103,21 +104,23 @@ def test_the_bias_of_a_float_layer_is_not_lost_in_silence(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("recipe", "dtype"), QWEN3)
 def test_synthesize_writes_what_is_really_written(
-    recipe: str, dtype: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: str, dtype: Dtype, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files, modes, keys, dtypes and shapes are the same; the values of the int8 weights are as wide."""
     real = make(recipe, dtype)
     config = json.loads((real / "config.json").read_text())
-    preset = MODELS[recipe]
-    monkeypatch.setitem(
-        *(MODELS, "small"),
-        type(preset)(
-            *(config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]),
-            *(config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"], config["vocab_size"]),
-            *(preset.float_layers, preset.m4, preset.part_bytes, preset.sigma, preset.recipe),
-        ),
+    small = replace(
+        MODELS[recipe],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        vocabulary=config["vocab_size"],
     )
-    ours = synthesize(tmp_path / "ours", "small", dtype=dtype)  # type: ignore[arg-type]
+    monkeypatch.setitem(MODELS, "small", small)
+    ours = synthesize(tmp_path / "ours", "small", dtype=dtype)
     modes = [{path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} for folder in (ours, real)]
     assert modes[0] == modes[1]
     types = [json.loads((folder / DESCRIPTION).read_text()) for folder in (ours, real)]

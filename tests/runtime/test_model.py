@@ -17,13 +17,14 @@ from w8a8sc_tool.jobs import generate as job
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.generate import TOLERANCE, Generated, generate
 from w8a8sc_tool.runtime.directory import config_of
+from w8a8sc_tool.runtime.models.decoder import Layer
 from w8a8sc_tool.runtime.models.decoder import Model as Decoder
 from w8a8sc_tool.runtime.state import load_checkpoint, load_rank
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
 from w8a8sc_tool.workers.pool import Pool
 
 from .. import tensors
-from ..architectures import make
+from ..architectures import Sizes, make
 from ..conftest import edit_json
 
 MIXED = [
@@ -183,7 +184,7 @@ def theirs(model: Path) -> Any:
     ],
 )
 def test_against_transformers_layer_by_layer(
-    architecture: str, sizes: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    architecture: str, sizes: Sizes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """float16 activations here, float32 there: hidden states and logits agree to a few percent of their spread."""
     pytest.importorskip("transformers")
@@ -196,14 +197,14 @@ def test_against_transformers_layer_by_layer(
         expected = other(torch.tensor([PROMPT]), output_hidden_states=True)
     ours = Decoder(config_of(model), load_rank(result.directory, 0), room=64)
     states: list[torch.Tensor] = []
-    for layer in ours._layers:
+    real = Layer.__call__
 
-        def record(*arguments: Any, _layer: Any = layer) -> tuple[torch.Tensor, torch.Tensor]:
-            out, residual = _layer(*arguments)
-            states.append(out + residual)
-            return out, residual
+    def record(layer: Layer, *arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        out, residual = real(layer, *arguments)
+        states.append(out + residual)
+        return out, residual
 
-        ours._layers[ours._layers.index(layer)] = record  # type: ignore[assignment]
+    monkeypatch.setattr(Layer, "__call__", record)
     result = ours.forward(torch.tensor(PROMPT)).float()
     # The last of transformers' hidden states is behind the final norm.
     for number, (mine, reference) in enumerate(zip(states[:-1], expected.hidden_states[1:-1])):

@@ -117,7 +117,7 @@ def test_a_damaged_weight_is_refused() -> None:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNpu:
     made = FakeNpu()
-    monkeypatch.setitem(sys.modules, "torch_npu", made)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_npu", made)
     return made
 
 
@@ -167,7 +167,7 @@ def test_npu_rotary(fake: FakeNpu, size: int, call: str | None) -> None:
 def test_npu_attention_is_causal_over_a_paged_cache(kind: type[FakeNpu], monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt beyond one block, a single token, a second prompt behind them."""
     fake = kind()
-    monkeypatch.setitem(sys.modules, "torch_npu", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_npu", fake)
     npu._causal_mask.cache_clear()
     torch.manual_seed(0)
     query, key, value = torch.randn(150, 4, 32).half(), torch.randn(150, 2, 32).half(), torch.randn(150, 2, 32).half()

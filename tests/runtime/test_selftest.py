@@ -16,7 +16,7 @@ SMALL = ((128, 320), (192, 512))
 
 
 def test_a_right_device_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch_npu", FakeNpu())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_npu", FakeNpu())
     outcomes = SelfTest("cpu").run(SMALL, (1, 16))
     assert all(outcome.ok for outcome in outcomes), [outcome for outcome in outcomes if not outcome.ok]
     assert {outcome.operator for outcome in outcomes} == {
@@ -37,12 +37,12 @@ def test_a_right_device_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_that_errs_or_fails_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(FakeNpu):
         def npu_quant_matmul(self, *arguments: object, **named: object) -> torch.Tensor:
-            return super().npu_quant_matmul(*arguments, **named) * 1.01  # type: ignore[arg-type]
+            return super().npu_quant_matmul(*arguments, **named) * 1.01
 
         def npu_swiglu(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("aclnn error 507018")
 
-    monkeypatch.setitem(sys.modules, "torch_npu", Wrong())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_npu", Wrong())
     outcomes = SelfTest("cpu").run(SMALL, (1,))
     assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"quant_matmul", "dynamic_matmul", "swiglu"}
     assert any("507018" in outcome.error for outcome in outcomes)
@@ -58,7 +58,7 @@ def test_a_device_that_reads_past_a_weight_is_found_out(monkeypatch: pytest.Monk
             out = super().npu_matmul_compress_dequant(x1, x2, *others)
             return out if x2.numel() < x1.shape[-1] * out.shape[-1] else out + 1
 
-    monkeypatch.setitem(sys.modules, "torch_npu", Greedy())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch_npu", Greedy())
     outcomes = SelfTest("cpu").run(SMALL, (1, 16))
     assert {outcome.operator for outcome in outcomes if not outcome.ok} == {"exact and padded weight"}
 

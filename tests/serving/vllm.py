@@ -17,14 +17,15 @@ class Refused(Exception):
 def options(version: str) -> dict[str, str]:
     """Option -> values it takes: 0, 1, ?, + or *."""
     lines = (Path(__file__).parent / f"vllm_arguments_{version}.txt").read_text().splitlines()
-    return dict(line.split() for line in lines if not line.startswith("#"))  # type: ignore[misc]
+    return dict(line.split() for line in lines if not line.startswith("#"))
 
 
 def parse(words: Sequence[str], version: str = "0.18") -> dict[str, list[str]]:
     """The options of `vllm serve PATH ...`, spelled with dashes; "" holds the path. Raises Refused."""
     if list(words[:2]) != ["vllm", "serve"]:
         raise Refused(f"not vllm serve: {words[:2]}")
-    known, parsed, current = options(version), {"": []}, ""
+    known, current = options(version), ""
+    parsed: dict[str, list[str]] = {"": []}
     for word in words[2:]:
         if word.startswith("--") or word in SHORT:
             name, equals, value = word.partition("=")

@@ -33,7 +33,7 @@ def modules_of_vllm(monkeypatch: pytest.MonkeyPatch, formats: dict[str, type]) -
         "vllm.model_executor": types.SimpleNamespace(model_loader=registry),
         "w8a8sc_tool.vllm.loader": types.SimpleNamespace(W8A8SCModelLoader=loader),
     }.items():
-        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, module)
     return registered
 
 

@@ -7,10 +7,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from tests.conftest import edit_json
 from w8a8sc_tool.errors import InputError, W8A8SCError, WorkError
@@ -88,7 +91,7 @@ def test_no_directory_is_refused(tiny: Path, tmp_path: Path) -> None:
 def test_a_missing_rank_file_is_refused_on_every_rank(sealed_copy: Path) -> None:
     rank_file(sealed_copy, 1).unlink()
     for rank in (0, 1):
-        assert "no file of rank 1" in refusal(lambda rank=rank: Shard.open(sealed_copy, rank, 2))
+        assert "no file of rank 1" in refusal(partial(Shard.open, sealed_copy, rank, 2))
     without_manifest(sealed_copy)
     assert "made for 1 ranks" in refusal(lambda: Shard.open(sealed_copy, 0, 2))
 
@@ -132,14 +135,15 @@ def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None
     tensor, *rest = rank.tensors
     shape, last = list(tensor.shape), rest[-1]
     bytes_of = f"{tensor.dtype} {shape} in bytes {tensor.begin} to {tensor.end}"
-    for difference, changes in {
+    differences: dict[str, dict[str, Any]] = {
         f"only the file has {tensor.name}": {"tensors": rest},
         "only the manifest has a.weight": {"tensors": [*rank.tensors, replace_struct(last, name="a.weight")]},
         f"it has {rank.size} bytes, {rank.size + 64} are listed": {"size": rank.size + 64},
         f"{tensor.name} is {bytes_of} and listed as {bytes_of.replace(tensor.dtype, 'BF16')}": {
             "tensors": [replace_struct(tensor, dtype="BF16"), *rest]
         },
-    }.items():
+    }
+    for difference, changes in differences.items():
         ranks = [replace_struct(rank, **changes), *others]
         with ShardedState.open(sealed_copy) as state, pytest.raises(InputError) as refused:
             replace(state, manifest=replace_struct(manifest, ranks=ranks)).check_files()
@@ -147,12 +151,6 @@ def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None
         assert problem.message == f"not the file that the manifest lists: {difference}"
         assert problem.where == str(sealed_copy / rank.file)
         assert problem.remedy.startswith(f"copy it and {manifest_file.NAME} again, from one directory")
-
-
-def replace_struct(struct, **changes):  # type: ignore[no-untyped-def]
-    import msgspec
-
-    return msgspec.structs.replace(struct, **changes)
 
 
 @pytest.mark.parametrize("name", ["config.json", "quant_model_description.json"])
@@ -183,7 +181,7 @@ def test_tensors_of_another_model_are_refused(sealed: Callable[[int], Path]) -> 
             ({**right, weight: replace(right[weight], matrix=(1280, 512))}, f"{QKV}.info is [8, 8, 512, 1280, 1]"),
         ]
         for wanted, expected in cases:
-            assert expected in refusal(lambda wanted=wanted: shard.check(wanted))
+            assert expected in refusal(partial(shard.check, wanted))
         many = {name: replace(want, dtype="F64") for name, want in right.items()}
         assert refusal(lambda: shard.check(many)).count(" is wanted") == 4
 

@@ -41,7 +41,7 @@ def rendered(template: str, prompt: str, tokens: Mapping[str, str], where: str) 
     return "".join(text)
 
 
-class _Generation(Extension):  # type: ignore[misc]
+class _Generation(Extension):
     """{% generation %} ... {% endgeneration %}, which marks answers for training: here it is what is between."""
 
     tags = {"generation"}  # noqa: RUF012 (Jinja's protocol)

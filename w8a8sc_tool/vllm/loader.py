@@ -51,7 +51,7 @@ class Compressed:
     n: int
 
 
-class W8A8SCModelLoader(BaseModelLoader):  # type: ignore[misc]
+class W8A8SCModelLoader(BaseModelLoader):
     """Checks a directory, gives every compressed weight memory of its own length, and streams the tensors into it."""
 
     def __init__(self, load_config: LoadConfig) -> None:

@@ -9,9 +9,14 @@ import json
 import os
 import pickle
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Watcher = Callable[[str, Path, tuple[Any, ...]], None]
 
 
-def _install(settings):
+def _install(settings: dict[str, Any]) -> None:
     from w8a8sc_tool.io import files
 
     if "record" in settings:
@@ -25,11 +30,11 @@ def _install(settings):
     if "sync" in settings and "w8a8sc_tool.workers.forkserver" not in " ".join(sys.orig_argv):
         from w8a8sc_tool.conversion import recorder
 
-        recorder.SYNC_SECONDS = settings["sync"]
+        vars(recorder)["SYNC_SECONDS"] = settings["sync"]
 
 
-def _recorder(log_path):
-    def record(action, path, details):
+def _recorder(log_path: str) -> Watcher:
+    def record(action: str, path: Path, details: tuple[Any, ...]) -> None:
         details = tuple(bytes(part) if isinstance(part, memoryview) else part for part in details)
         data = pickle.dumps((action, str(path), tuple(str(d) if hasattr(d, "parts") else d for d in details)))
         with open(log_path, "ab") as log:
@@ -39,17 +44,17 @@ def _recorder(log_path):
     return record
 
 
-def _due(fault):
+def _due(fault: dict[str, Any]) -> bool:
     """Whether this is the operation to fail: the n-th of all processes, counted in a file."""
     with open(fault["count"], "ab") as count:
         fcntl.flock(count, fcntl.LOCK_EX)
         count.write(b"x")
         number = count.tell()
-    return number == fault["nth"] or (number > fault["nth"] and fault.get("ever", False))
+    return number == fault["nth"] or (number > fault["nth"] and bool(fault.get("ever")))
 
 
-def _failure(fault):
-    def fail(action, path, details):
+def _failure(fault: dict[str, Any]) -> Watcher:
+    def fail(action: str, path: Path, details: tuple[Any, ...]) -> None:
         if action == fault["action"] and fault["path"] in path.name and _due(fault):
             if fault.get("kill"):
                 os.kill(os.getpid(), 9)
@@ -61,7 +66,7 @@ def _failure(fault):
     return fail
 
 
-def _fill(ballast):
+def _fill(ballast: str) -> None:
     with open(ballast, "wb", buffering=0) as file:
         for size in (1 << 20, 4096):
             try:
@@ -71,16 +76,16 @@ def _fill(ballast):
                 continue
 
 
-def _fail_reads(fault):
+def _fail_reads(fault: dict[str, Any]) -> None:
     real = os.preadv
 
-    def preadv(fd, buffers, offset, *flags):
+    def preadv(fd: int, buffers: Any, offset: int, flags: int = 0) -> int:
         path = os.readlink(f"/proc/self/fd/{fd}")
         if path.startswith(fault["path"]) and _due(fault):
             if fault["errno"] == 0:
                 return 0  # the file ended
             raise OSError(fault["errno"], os.strerror(fault["errno"]))
-        return real(fd, buffers, offset, *flags)
+        return real(fd, buffers, offset, flags)
 
     os.preadv = preadv
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from w8a8sc_tool.backends.msmodelslim.executor import run
-from w8a8sc_tool.codec import decode_matrix, encode_matrix
+from w8a8sc_tool.codec import Sparsity, decode_matrix, encode_matrix
 from w8a8sc_tool.errors import InputError, UsageError
 
 from ...codec.weights import sparse
@@ -21,12 +21,13 @@ def fractals(weight: np.ndarray) -> np.ndarray:
     n1, k1 = -(-weight.shape[0] // 16), -(-weight.shape[1] // 32)
     padded = np.zeros((n1 * 16, k1 * 32), np.int8)
     padded[: weight.shape[0], : weight.shape[1]] = weight
-    return padded.reshape(n1, 16, k1, 32).transpose(2, 0, 1, 3)
+    ordered: np.ndarray = padded.reshape(n1, 16, k1, 32).transpose(2, 0, 1, 3)
+    return ordered
 
 
 @pytest.mark.parametrize(("kind", "sparsity"), [("0", "low"), ("1", "high")])
 @pytest.mark.parametrize("shape", [(128, 320), (192, 512), (100, 90)])
-def test_files_hold_what_the_codec_makes(tmp_path: Path, kind: str, sparsity: str, shape: tuple[int, int]) -> None:
+def test_files_hold_what_the_codec_makes(tmp_path: Path, kind: str, sparsity: Sparsity, shape: tuple[int, int]) -> None:
     weight = sparse(shape, 3, 0.4, 3.0, 0.01)
     nz = fractals(weight)
     nz.tofile(tmp_path / "in")
@@ -35,7 +36,7 @@ def test_files_hold_what_the_codec_makes(tmp_path: Path, kind: str, sparsity: st
     padded = encode_matrix(
         np.ascontiguousarray(np.pad(weight, [(0, -weight.shape[0] % 16), (0, -weight.shape[1] % 32)])),
         sparsity=sparsity,
-    )  # type: ignore[arg-type]
+    )
     assert (tmp_path / "out").read_bytes() == padded.weight.tobytes()
     assert (tmp_path / "index").read_bytes() == padded.index.tobytes()
     assert np.fromfile(tmp_path / "info", np.uint32).tolist() == [8, 8, padded.weight.nbytes]

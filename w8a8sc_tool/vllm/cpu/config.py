@@ -21,7 +21,7 @@ _DESCRIPTION = "quant_model_description.json"
 _FLOAT = ("FLOAT", "W16A16S")  # stored as plain float16
 
 
-class W8A8SCConfig(QuantizationConfig):  # type: ignore[misc]
+class W8A8SCConfig(QuantizationConfig):
     """A directory's or a checkpoint's description; pickled to every worker."""
 
     def __init__(self, description: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias
 
 
-class FloatMethod(UnquantizedLinearMethod):  # type: ignore[misc]
+class FloatMethod(UnquantizedLinearMethod):
     """FLOAT layers: summed in float32, rounded once."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
@@ -44,7 +44,7 @@ class FloatMethod(UnquantizedLinearMethod):  # type: ignore[misc]
         return _linear(x, layer.weight, bias)
 
 
-class EmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]
+class EmbeddingMethod(UnquantizedEmbeddingMethod):
     """Embeddings, and lm_head as a FLOAT layer."""
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
@@ -54,7 +54,7 @@ class EmbeddingMethod(UnquantizedEmbeddingMethod):  # type: ignore[misc]
         return _linear(x, layer.weight, bias)
 
 
-class QuantizedMethod(LinearMethodBase):  # type: ignore[misc]
+class QuantizedMethod(LinearMethodBase):
     """A layer of any quantized type, compressed or not."""
 
     def __init__(self, name: str, quantization: str, *, has_input_scale: bool) -> None:

@@ -18,7 +18,7 @@ def replace_norms() -> None:
     RMSNorm.register_oot(Norm, name=RMSNorm.__name__)
 
 
-class Norm(RMSNorm):  # type: ignore[misc]
+class Norm(RMSNorm):
     """RMSNorm itself, unless the model being built has biases: then every norm adds one to its result."""
 
     _forward_method: Any
