@@ -12,15 +12,14 @@ from pathlib import Path
 import w8a8sc_tool as w8a8sc
 
 
-class Bar:
-    """A progress of one's own: any object with these four methods will do."""
+class Bar(w8a8sc.Progress):
+    """A progress of one's own: what it does not override is passed over."""
 
-    def begin(self, label: str, total_bytes: int) -> None:
+    def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
         print(f"{label}: {total_bytes / 1e6:.0f} MB")
 
-    def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None: ...
-
-    def end(self) -> None: ...
+    def stage(self, name: str) -> None:
+        print(f"now: {name}")
 
     def note(self, message: str) -> None:
         print(f"note: {message}")

@@ -75,7 +75,7 @@ def test_compress_prints_the_result_and_nothing_else(tiny: Path, tmp_path: Path)
     result = run("compress", tiny, "--tensor-parallel-size", "2", "--output", tmp_path, "-j", "2")
     assert result.returncode == 0
     assert re.fullmatch(
-        r"note: compressing with native: .*\n(compressing for TP 2: .*\n)*",
+        r"note: compressing with native: .*\n(.+: \d+% of .*\n)*times: .*compressing .* in all\n",
         result.stderr,
     )
     target = target_folder(tmp_path, "Tiny", 2)
@@ -100,7 +100,8 @@ def test_dry_run(tiny: Path, tmp_path: Path) -> None:
 def test_verify(sealed_copy: Path, tiny: Path) -> None:
     good = run("verify", sealed_copy, "--source", tiny)
     assert good.returncode == 0
-    assert re.fullmatch(r"(verifying: .*\n)*", good.stderr)  # a line every few seconds, if it takes so long
+    # A line every few seconds, if it takes so long.
+    assert re.fullmatch(r"(verifying: .*\n)*times: .*verifying .* in all\n", good.stderr)
     assert good.stdout.startswith("verified: TP 2")
     with (sealed_copy / "model-rank-1-part-0.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)

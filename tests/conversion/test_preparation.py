@@ -187,7 +187,7 @@ def test_unfinished_work_of_another_version_is_gone_on_with(
         stop(tiny, tmp_path, 0.6, [2])
     watch = Watch()
     (result,) = compress(tiny, tmp_path, tp=2, name="Tiny", processes=1, progress=watch)
-    assert watch.totals["checking"] > 0
+    assert watch.stages["checking what an earlier run made"] > 0
     assert digests(result.directory) == digests(sealed(2))
 
 
@@ -212,7 +212,7 @@ def test_sealed_by_another_version_and_not_put_in_place(
     _rewritten(partial, tool_version="0.0.9")
     watch = Watch()
     (result,) = compress(tiny, tmp_path, tp=2, name="Tiny", processes=1, progress=watch)
-    assert "compressing" not in watch.totals
+    assert "compressing" not in watch.stages
     assert result.manifest.tool_version == "0.0.9"
 
 

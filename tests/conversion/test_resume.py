@@ -21,6 +21,7 @@ from w8a8sc_tool.io import files
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.sharded_state import RankFile
 from w8a8sc_tool.sharded_state import journal as journal_file
+from w8a8sc_tool.workers.progress import Progress
 
 from .. import tensors
 from ..jobs.test_compress import WEIGHTS, digests
@@ -30,32 +31,35 @@ class Stopped(Exception):
     """Stands for Ctrl-C."""
 
 
-class Watch:
-    """Counts what is compressed and checked, and stops the work after some of it."""
+class Watch(Progress):
+    """Counts what is done in each stage, and stops compressing after some of the work."""
 
     def __init__(self, stop_after: float = 2.0) -> None:
         self.stop_after = stop_after
-        self.totals: dict[str, int] = {}
+        self.stages: dict[str, int] = {}
         self.notes: list[str] = []
-        self.worked = 0
-        self._label = ""
+        self.total = self.skipped = 0
+        self._stage = ""
 
-    def begin(self, label: str, total_bytes: int) -> None:
-        self._label = label.split(maxsplit=1)[0]
-        self.totals[self._label] = total_bytes
-        self._first = True
+    @property
+    def done(self) -> int:
+        return self.skipped + sum(self.stages.values())
+
+    def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
+        self.total += total_bytes
+        self.stage(label)
+
+    def stage(self, name: str) -> None:
+        self._stage = name
+        self.stages.setdefault(name, 0)
 
     def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None:
-        if self._label != "compressing":
-            return
-        if self._first:  # what need not be done again
-            self._first = False
-            return
-        self.worked += bytes_done
-        if self.worked > self.stop_after * self.totals[self._label]:
+        self.stages[self._stage] += bytes_done
+        if self.stages.get("compressing", 0) > self.stop_after * self.total:
             raise Stopped
 
-    def end(self) -> None: ...
+    def skip(self, bytes_done: int) -> None:
+        self.skipped += bytes_done
 
     def note(self, message: str) -> None:
         self.notes.append(message)
@@ -105,8 +109,11 @@ def test_going_on_gives_the_bytes_of_an_undisturbed_run(
     for result in compress(tiny, tmp_path, tp=[2, 4], name="Tiny", processes=2, progress=watch):
         assert digests(result.directory) == digests(sealed(result.tp))
     if share > 0.5:
-        assert watch.totals["checking"] > 0
-        assert watch.worked < watch.totals["compressing"]
+        again = watch.stages["checking what an earlier run made"]
+        assert 0 < again <= watch.skipped + again
+        assert 0 < watch.stages["compressing"] < watch.skipped
+        assert watch.stages["reading back"] == again  # once more, with what the others read back as they wrote it
+    assert watch.done == watch.total
 
 
 def test_going_on_twice_and_with_fewer_sizes(tiny: Path, sealed: Callable[[int], Path], tmp_path: Path) -> None:
@@ -196,7 +203,8 @@ def test_a_directory_that_was_sealed_but_not_put_in_place(
     shutil.copytree(sealed(2), target.with_name(target.name + ".partial"))
     watch = Watch()
     compress(tiny, tmp_path, tp=[2], name="Tiny", processes=2, progress=watch)
-    assert "compressing" not in watch.totals
+    assert list(watch.stages) == ["hashing the source", "reading back", "putting in place"]
+    assert watch.done == watch.total
     assert digests(target) == digests(sealed(2))
 
 

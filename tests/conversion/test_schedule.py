@@ -119,3 +119,18 @@ def test_one_of_few_workers_does_what_is_not_compressed(seed: int) -> None:
 
 def test_nothing_to_do() -> None:
     assert run([], Workers(2, 0)) == []
+
+
+def test_what_is_left_at_the_end_is_writing() -> None:
+    """Once all is made, and not before, workers do nothing but write."""
+    units = [unit(f"unit {number}", compress=number % 4 > 0) for number in range(12)]
+    workers = Workers(3, seed=1)
+    schedule = Schedule(units, workers)
+    made, only_writes = 0, []
+    for event in schedule:
+        made += isinstance(event, Made)
+        if isinstance(event, Turn):
+            schedule.write(event.unit, {0: {(0, event.unit.name): 0}})
+        only_writes.append(schedule.only_writes)
+        assert not schedule.only_writes or made == len(units)
+    assert True in only_writes and only_writes[-1] is False

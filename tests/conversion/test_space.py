@@ -16,6 +16,7 @@ from w8a8sc_tool.errors import InputError, WorkError
 from w8a8sc_tool.io import files, reading
 from w8a8sc_tool.jobs.compress import compress, plan
 from w8a8sc_tool.jobs.reshard import reshard, to_checkpoint
+from w8a8sc_tool.workers.progress import Progress
 
 from ..jobs.test_compress import digests
 from .test_resume import record_everything, stop
@@ -119,18 +120,12 @@ def fill_and_go_on(disk: Path, source: Path) -> None:
     ballast = disk / "ballast"
     whole = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
 
-    class Filling:
+    class Filling(Progress):
         """Takes all but a third of what is needed as soon as the work begins."""
 
-        def begin(self, label: str, total_bytes: int) -> None:
-            if label.startswith("compressing") and not ballast.exists():
+        def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
+            if label == "compressing" and not ballast.exists():
                 ballast.write_bytes(bytes(whole - total_bytes // 5))
-
-        def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None: ...
-
-        def end(self) -> None: ...
-
-        def note(self, message: str) -> None: ...
 
     try:
         compress(source, disk, tp=2, name="Tiny", processes=1, progress=Filling())

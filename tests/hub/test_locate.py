@@ -13,7 +13,7 @@ from w8a8sc_tool.hub.caches import cache_root
 from w8a8sc_tool.hub.locate import locate
 from w8a8sc_tool.hub.names import Hub, HubName
 from w8a8sc_tool.hub.selection import needed
-from w8a8sc_tool.workers.progress import Silent
+from w8a8sc_tool.workers.progress import Progress
 
 ID = "acme/Toy-1.5B-w8a8s-310"
 COMMITS = ("a" * 40, "b" * 40)
@@ -21,7 +21,7 @@ FILES = ("config.json", "quant_model_weight_w8a8s.safetensors")
 TREE = tuple(f"TP{tp}/Toy-tp{tp}/model-rank-{rank}-part-0.safetensors" for tp in (1, 2) for rank in range(tp))
 
 
-class Notes(Silent):
+class Notes(Progress):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

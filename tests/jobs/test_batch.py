@@ -18,6 +18,7 @@ from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.errors import InputError, MissingError
 from w8a8sc_tool.jobs import batch as job
+from w8a8sc_tool.workers.progress import Progress
 
 from .test_compress import digests
 
@@ -118,27 +119,45 @@ def test_a_failure_stops_the_others_only_when_asked(
 
 
 def test_one_bar_for_all(tiny: Path, tmp_path: Path) -> None:
-    class Bar:
+    """Also when there is less to do than was planned: a job that fails, one that goes on, one that is done."""
+
+    class Bar(Progress):
         def __init__(self) -> None:
             self.begun: list[tuple[str, int]] = []
+            self.notes: list[str] = []
             self.done = self.ended = 0
+            self.stages: set[str] = set()
 
-        def begin(self, label: str, total_bytes: int) -> None:
+        def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
             self.begun.append((label, total_bytes))
 
+        def stage(self, name: str) -> None:
+            self.stages.add(name)
+
         def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None:
+            self.done += bytes_done
+
+        def skip(self, bytes_done: int) -> None:
             self.done += bytes_done
 
         def end(self) -> None:
             self.ended += 1
 
-        def note(self, message: str) -> None: ...
+        def note(self, message: str) -> None:
+            self.notes.append(message)
 
-    bar = Bar()
-    jobs = [{"model": str(tiny), "name": name} for name in ("a", "b")]
-    job.run_batch(write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs}), progress=bar)
-    assert len(bar.begun) == bar.ended == 1
-    assert bar.done == bar.begun[0][1]
+    names = ("a", "b")
+    jobs = [{"model": str(tiny), "name": name} for name in names]
+    file = write(tmp_path / "b.yaml", {"output": "out", "jobs": jobs, "processes": 1})
+    target_folder(tmp_path / "out", "a", 1).mkdir(parents=True)
+    for expected in ({"compressing", "sealing"}, {"hashing the source"}):
+        bar = Bar()
+        job.run_batch(file, progress=bar)
+        assert len(bar.begun) == bar.ended == 1
+        assert bar.done == bar.begun[0][1]
+        assert expected <= bar.stages
+        (failed,) = [note for note in bar.notes if "job 1 of 2 failed" in note]
+        assert "exists already" in failed
 
 
 def test_without_ray(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

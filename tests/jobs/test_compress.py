@@ -20,6 +20,7 @@ from w8a8sc_tool.conversion.convert import Compressed, target_folder
 from w8a8sc_tool.errors import InputError, UsageError, WorkError
 from w8a8sc_tool.jobs.compress import compress, model_name, plan
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
+from w8a8sc_tool.workers.progress import Progress
 
 from .. import tensors
 from ..conftest import edit_json
@@ -290,17 +291,11 @@ def test_overflow_is_found_while_working(tmp_path: Path) -> None:
 
 
 def test_source_that_shrinks_during_the_work(tiny_copy: Path, tmp_path: Path) -> None:
-    class Shrinking:
-        def begin(self, label: str, total_bytes: int) -> None:
+    class Shrinking(Progress):
+        def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
             path = tiny_copy / WEIGHTS
             with path.open("r+b") as file:
                 file.truncate(path.stat().st_size // 2)
-
-        def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None: ...
-
-        def end(self) -> None: ...
-
-        def note(self, message: str) -> None: ...
 
     with pytest.raises(WorkError, match="changed during the work"):
         compress(tiny_copy, tmp_path / "out", processes=2, progress=Shrinking())

@@ -13,7 +13,7 @@ from ..io.safetensors import StoredTensor, TensorInfo
 from ..sharded_state import ShardedState
 from ..workers.machine import default_processes
 from ..workers.pool import Pool
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress, working
 from ..workers.tasks import Task, run_all
 
 Tensors = dict[str, StoredTensor]
@@ -87,7 +87,7 @@ def compare(
             for name in sorted({*modules[0], *modules[1]}):
                 pair = (modules[0].get(name, {}), modules[1].get(name, {}))
                 tasks.append((f"rank {rank}, {name}", pair))
-        _run(tasks, result, processes or default_processes(), progress or Silent())
+        _run(tasks, result, processes or default_processes(), progress or Progress())
     return result
 
 
@@ -106,12 +106,13 @@ def _run(
 ) -> None:
     tasks = [Task(name, "compare", pair, _nbytes(pair)) for name, pair in pairs]
     answers: dict[int, Any] = {}
-    progress.begin("comparing", sum(task.nbytes for task in tasks))
-    with Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer", preload=True) as pool:
+    with (
+        working(progress, "comparing", sum(task.nbytes for task in tasks)),
+        Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer", preload=True) as pool,
+    ):
         for number, answer in run_all(pool, tasks):
             answers[number] = answer
             progress.advance(tasks[number].nbytes)
-    progress.end()
     counters: list[dict[str, Counter[str]]] = [{}, {}]
     for number, (name, pair) in enumerate(pairs):
         differences, same_bytes, codings = answers[number]

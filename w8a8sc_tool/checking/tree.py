@@ -15,7 +15,7 @@ from ..io import reading
 from ..io.folders import NOT_DIRECTORIES, is_sharded_state, is_tree, size_in_tree, tree_contents
 from ..layouts import ARCHITECTURES
 from ..sharded_state import manifest as manifest_file
-from ..workers.progress import Progress
+from ..workers.progress import Part, Progress, working
 from .findings import Finding
 from .verify import Report, verify, verify_opened
 
@@ -86,9 +86,21 @@ def verify_tree(
         remedy = "give the folder that holds TP1, TP2, ... with a directory each"
         raise InputError("not a tree of sharded_state directories", str(folder), remedy)
     checkpoint = Checkpoint.open(Path(source), ARCHITECTURES) if source is not None else None
-    reports = [verified(path, checkpoint, quick, processes, progress) for path in directories]
+    sizes = [0 if quick else _size(path) for path in directories]
+    reports = []
+    with working(progress or Progress(), "verifying", sum(sizes)) as whole:
+        for path, size in zip(directories, sizes):
+            with Part(whole, size) as part:
+                reports.append(verified(path, checkpoint, quick, processes, part))
     findings = [*_wrong_sizes(reports), *_other_sources(directories)]
     return TreeReport(folder, reports, findings, list(_not_checked(others, folder)))
+
+
+def _size(directory: Path) -> int:
+    """Bytes of a directory's files, about what there is to read; 0 for one that cannot be listed."""
+    with suppress(InputError):
+        return sum(there.st_size for path in reading.entries(directory) if (there := reading.link_status(path)))
+    return 0
 
 
 def verified(

@@ -34,7 +34,7 @@ from ..sharded_state import manifest as manifest_file
 from ..sharded_state.directory import contents
 from ..workers.machine import default_processes
 from ..workers.pool import Pool
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress, working
 from ..workers.tasks import Task, run_all
 from .findings import Finding
 
@@ -154,7 +154,7 @@ def verify_opened(
             if checkpoint is not None:
                 report.against_source = checkpoint.path
                 work += _source_tasks(checkpoint, state, description, ranks, findings)
-            findings += _run(work, processes or default_processes(), progress or Silent())
+            findings += _run(work, processes or default_processes(), progress or Progress())
     report.findings = list(dict.fromkeys(findings))
     return report
 
@@ -463,10 +463,11 @@ def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]
     findings: dict[int, list[Finding]] = {}
     if not tasks:
         return []
-    progress.begin("verifying", sum(task.nbytes for task in tasks))
-    with Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier", preload=True) as pool:
+    with (
+        working(progress, "verifying", sum(task.nbytes for task in tasks)),
+        Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier", preload=True) as pool,
+    ):
         for number, result in run_all(pool, tasks):
             findings[number] = result
             progress.advance(tasks[number].nbytes)
-    progress.end()
     return [finding for number in sorted(findings) for finding in findings[number]]

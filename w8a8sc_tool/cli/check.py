@@ -8,7 +8,7 @@ import click
 
 from ..io.amounts import size
 from ..workers.forkserver import start_early
-from .group import common, group
+from .group import common, group, logged
 from .models import size_option, takes_models
 from .options import takes
 from .output import Output
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..checking.tree import TreeReport
     from ..checking.verify import Report
     from ..jobs.inspect import Inspection, ModuleRow
+    from .job_log import JobLog
 
 
 @group.command(short_help="Prove that a directory is whole, and equal to its source")
@@ -27,9 +28,18 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="Check sizes and structure only: no hashes, no decoding.")
 @takes("processes")
 @size_option
+@logged
 @takes_models("path", "source", size="size")
 @common
-def verify(path: str, source: str | None, quick: bool, processes: int | None, as_json: bool, quiet: bool) -> int:
+def verify(
+    path: str,
+    source: str | None,
+    quick: bool,
+    processes: int | None,
+    as_json: bool,
+    quiet: bool,
+    log: JobLog | None,
+) -> int:
     """Check that a sharded_state directory is whole and, with --source, that it holds the right weights.
 
     PATH may also be a published tree, NAME-w8a8sc-310-vllm with TP1, TP2, ...: all of its directories are checked.
@@ -42,8 +52,9 @@ def verify(path: str, source: str | None, quick: bool, processes: int | None, as
         start_early()
     from ..checking import tree as job
 
-    out = Output(as_json=as_json, quiet=quiet)
+    out = Output(as_json=as_json, quiet=quiet, log=log)
     report = job.verify_path(path, source=source, quick=quick, processes=processes, progress=out)
+    out.times()
     out.document(report.document())
     if isinstance(report, job.TreeReport):
         _show_tree(report, out)

@@ -11,10 +11,11 @@ from ..errors import UsageError
 from ..io.amounts import size
 from ..options import CompressOptions
 from ..workers.forkserver import start_early
-from .group import F, common, group
+from .group import F, common, group, logged
+from .meter import duration
 from .models import hub_option, size_option, takes_models
 from .options import takes
-from .output import Output, duration
+from .output import Output
 from .report import ready, reports, say_written
 from .spelling import spelled
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..jobs.serving import Advice
     from ..options import CompressKeywords
     from ..planning import Plan
+    from .job_log import JobLog
 
 
 @group.command(short_help="Turn a W8A8S checkpoint into directories that vLLM serves")
@@ -36,10 +38,18 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @takes("overwrite", "resume", "verify")
 @reports
+@logged
 @takes_models("model")
 @common
 def compress(
-    model: str, output: str, dry_run: bool, report: str | None, as_json: bool, quiet: bool, **keywords: Any
+    model: str,
+    output: str,
+    dry_run: bool,
+    report: str | None,
+    as_json: bool,
+    quiet: bool,
+    log: JobLog | None,
+    **keywords: Any,
 ) -> None:
     """Compress the W8A8S checkpoint MODEL for one or more tensor-parallel sizes.
 
@@ -51,7 +61,7 @@ def compress(
         start_early()
     from ..jobs import compress as job
 
-    out = Output(as_json=as_json, quiet=quiet, makes=not dry_run)
+    out = Output(as_json=as_json, quiet=quiet, makes=not dry_run, log=log)
     options = CompressOptions.of(cast("CompressKeywords", keywords))
     if dry_run:
         _dry_run(job.prepare(model, output, options, out), out)
@@ -70,6 +80,7 @@ def _of_directory(function: F) -> F:
     for option in (
         common,
         takes_models("directory", size="size"),
+        logged,
         takes("processes", "overwrite", "resume", "verify"),
         click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
         click.argument("directory"),
@@ -119,19 +130,28 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
             raise UsageError(f"{flag} does not go with --checkpoint, which is written by one process in one go")
     from ..jobs.reshard import to_checkpoint
 
-    out = Output(as_json=how["as_json"], quiet=how["quiet"], makes=True)
+    out = Output(as_json=how["as_json"], quiet=how["quiet"], makes=True, log=how["log"])
     path = to_checkpoint(directory, how["output"], overwrite=how["overwrite"], progress=out)
+    out.times()
     out.document({"checkpoint": str(path)})
     out.result(str(path))
 
 
 def _reshard(
-    directory: str, tp: tuple[int, ...] | None, *, compress: bool, output: str, as_json: bool, quiet: bool, **how: Any
+    directory: str,
+    tp: tuple[int, ...] | None,
+    *,
+    compress: bool,
+    output: str,
+    as_json: bool,
+    quiet: bool,
+    log: JobLog | None,
+    **how: Any,
 ) -> None:
     start_early()
     from ..jobs import reshard as job
 
-    out = Output(as_json=as_json, quiet=quiet, makes=True)
+    out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)
     results = job.reshard(directory, output, tp=tp, compress=compress, progress=out, **how)
     _show_results(results, out)
 
@@ -152,6 +172,7 @@ def _reshard(
 @reports
 @hub_option
 @common
+@logged
 def batch(
     file: str,
     engine: Any,
@@ -161,6 +182,7 @@ def batch(
     report: str | None,
     as_json: bool,
     quiet: bool,
+    log: JobLog | None,
 ) -> int:
     """Carry out all conversions of a batch FILE (YAML).
 
@@ -173,9 +195,10 @@ def batch(
     """
     from ..jobs import batch as job
 
-    out = Output(as_json=as_json, quiet=quiet, makes=True)
+    out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)
     ready(report)
     outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, hub=hub, progress=out)
+    out.times()
     out.document([outcome.document() for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]
     for outcome in outcomes:
@@ -225,6 +248,7 @@ def _show_plan(plan: Plan, out: Output) -> None:
 def _show_results(results: Sequence[Compressed], out: Output) -> None:
     from ..jobs.serving import advise
 
+    out.times()
     advices = [advise(result) for result in results]
     out.document([result.document() | advice.document() for result, advice in zip(results, advices)])
     for result, advice in zip(results, advices):

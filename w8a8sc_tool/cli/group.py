@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 import click
 
@@ -24,6 +26,26 @@ def common(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def logged(function: F) -> F:
+    """--log: the command is given the JobLog that it names, open, or None."""
+
+    @click.option("--log", metavar="FILE", help="Append what is done to this file, as JSON lines.")
+    @wraps(function)
+    def command(*arguments: Any, log: str | None, **options: Any) -> Any:
+        if log is None:
+            return function(*arguments, log=None, **options)
+        from .job_log import JobLog
+
+        ctx = click.get_current_context()
+        given = {name: value for name, value in ctx.params.items() if name != "log"}
+        with JobLog(Path(log), ctx.info_name or "", given) as journal:
+            result = function(*arguments, log=journal, **options)
+            journal.done(result if isinstance(result, int) else 0)
+        return result
+
+    return cast("F", command)
 
 
 class Sections(click.Group):

@@ -36,7 +36,7 @@ def takes_models(*names: str, size: str | None = None) -> Callable[[F], F]:
         def command(hub: Any, **arguments: Any) -> Any:
             from ..hub.locate import locate
 
-            out = Output(quiet=arguments.get("quiet", False))
+            out = Output(quiet=arguments.get("quiet", False), log=arguments.get("log"))
             tp = arguments.pop("size", None) if size == "size" else arguments.get(size or "")
             if isinstance(tp, tuple):
                 tp = tp[0] if len(tp) == 1 else None

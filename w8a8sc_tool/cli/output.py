@@ -6,24 +6,23 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from tqdm import tqdm
+import click
 
 from ..errors import WorkError
-from ..io.amounts import size
 from ..text import one_line, some_lines
+from ..workers.progress import Progress
+from .meter import FINISHING, Meter
 from .spelling import spelled
+from .views import Bar, Lines, View, has_colours, is_terminal
 
-_LINE_SECONDS: Final = 5.0  # between progress lines where there is no terminal
+if TYPE_CHECKING:
+    from .job_log import JobLog
 
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+_COLOURS: Final = {"error": "red", "note": "yellow", "interrupted": "yellow", "terminated": "yellow"}
 
 
 def prepare_streams() -> None:
@@ -49,8 +48,12 @@ def drop(stream: TextIO) -> None:
 
 def say(line: str) -> None:
     """Print a line on standard error, if there is one: a job does not fail because nobody can be told of it."""
-    if sys.stderr is not None:
-        print(line, file=_Lenient(sys.stderr), flush=True)
+    if sys.stderr is None:
+        return
+    word, colon, rest = line.partition(":")
+    if word in _COLOURS and has_colours(sys.stderr):
+        line = f"{click.style(word + colon, fg=_COLOURS[word])}{rest}"
+    print(line, file=_Lenient(sys.stderr), flush=True)
 
 
 class _Lenient:
@@ -60,7 +63,7 @@ class _Lenient:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._stream.write(text)
         return len(text)
 
@@ -69,27 +72,34 @@ class _Lenient:
             self._stream.flush()
         except OSError:
             drop(self._stream)
+        except ValueError:  # it is closed
+            pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-class Output:
-    """Where a command's results, notes and progress go; also a job's Progress.
+class Output(Progress):
+    """Where a command's results, notes and progress go.
 
     Names are printed with escapes for what is not to be shown.
     """
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False, makes: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, makes: bool = False, log: JobLog | None = None
+    ) -> None:
         """makes: the command has made something, so that it has not failed if its result cannot be printed."""
         self.as_json = as_json
         self.quiet = quiet
         self._makes = makes
-        self._bar: tqdm[Any] | None = None
-        self._bar_stream: Any = None
-        self._label = ""
-        self._total = self._done = self._original = self._compressed = 0
-        self._begun = self._told = 0.0
+        self._meter = Meter()
+        self._log = log
+        self._shown: Bar | Lines | None = None
+        if not quiet:
+            self._shown = Bar(_Lenient(sys.stderr), say) if is_terminal(sys.stderr) else Lines(say)
+        self._views: list[View] = [view for view in (self._shown, log) if view is not None]
+        if log is not None:
+            log.watch(self._meter)
 
     def result(self, text: str) -> None:
         """A line of the result, for people."""
@@ -103,6 +113,8 @@ class Output:
 
     def document(self, content: object) -> None:
         """The result as one JSON document, with JSON's escapes if there is text that cannot be printed as it is."""
+        if self._log is not None:
+            self._log.event("result", document=content)
         if not self.as_json:
             return
         text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -137,47 +149,39 @@ class Output:
             self.result("  ".join(cells).rstrip())
 
     def note(self, message: str) -> None:
-        if not self.quiet:
-            self._say(f"note: {one_line(spelled(message))}")
+        if self._log is not None:
+            self._log.event("note", message=spelled(message))
+        if self._shown is not None:
+            self._shown.say(f"note: {one_line(spelled(message))}")
 
-    def begin(self, label: str, total_bytes: int) -> None:
-        self._label, self._total = label, total_bytes
-        self._done = self._original = self._compressed = 0
-        self._begun = self._told = time.monotonic()
-        if self.quiet:
+    def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
+        self._meter.begin(label, total_bytes, copied_bytes)
+        for view in self._views:
+            view.begin(self._meter)
+
+    def stage(self, name: str) -> None:
+        if name == self._meter.stage:
             return
-        if sys.stderr is not None and sys.stderr.isatty():
-            options: dict[str, Any] = {"unit": "B", "unit_scale": True, "leave": False}
-            self._bar_stream = _Lenient(sys.stderr)
-            self._bar = tqdm(total=total_bytes, desc=label, file=self._bar_stream, **options)
+        self._meter.enter(name)
+        for view in self._views:
+            view.stage(self._meter)
 
     def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None:
-        self._done += bytes_done
-        self._original += original
-        self._compressed += compressed
-        if self._bar is not None:
-            if self._original:
-                self._bar.set_postfix_str(f"ratio {self._compressed / self._original:.3f}", refresh=False)
-            self._bar.update(bytes_done)
-        elif not self.quiet and time.monotonic() - self._told > _LINE_SECONDS:
-            self._told = time.monotonic()
-            self._say(self._line())
+        self._meter.advance(bytes_done, original, compressed)
+        for view in self._views:
+            view.advance(self._meter)
 
-    def _line(self) -> str:
-        elapsed = max(time.monotonic() - self._begun, 1e-6)
-        share = self._done / self._total if self._total else 1.0
-        left = elapsed / share - elapsed if share else 0.0
-        ratio = f", ratio {self._compressed / self._original:.3f}" if self._original else ""
-        speed = f"{self._done / elapsed / 1e6:.0f} MB/s"
-        return f"{self._label}: {share:.0%} of {size(self._total)}, {speed}{ratio}, {duration(left)} left"
+    def skip(self, bytes_done: int) -> None:
+        self._meter.skip(bytes_done)
+        for view in self._views:
+            view.advance(self._meter)
 
     def end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        for view in self._views:
+            view.end(self._meter)
+        self._meter.enter(FINISHING)
 
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=self._bar_stream)
-        else:
-            say(line)
+    def times(self) -> None:
+        """Say how long each stage of the work took, if there was any."""
+        if self._meter.begun and self._shown is not None:
+            self._shown.say(f"times: {self._meter.summary()}")

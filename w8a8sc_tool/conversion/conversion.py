@@ -18,7 +18,7 @@ from ..io.limits import noting
 from ..io.safetensors import StoredTensor
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
 from ..workers.pool import Pool
-from ..workers.progress import Progress
+from ..workers.progress import Part, Progress, working
 from ..workers.tasks import Task, run_all
 from .draft import DirectoryDraft, expected_head
 from .identity import identity, read_identity, shallow_identity
@@ -28,6 +28,8 @@ from .recorder import Recorder
 from .schedule import Event, Made, Schedule, Turn, Written
 
 _HANDLER: Final = "w8a8sc_tool.conversion.worker:Converter"
+_WAITING: Final = "waiting for the disk"
+_READING_BACK: Final = "reading back"
 _CHECK_BYTES: Final = 256 << 20  # of earlier work, checked by one worker at a time
 _MANY_PROCESSES: Final = 8  # so many end with the largest tensor: docs/performance.md, Many cores
 
@@ -56,14 +58,43 @@ class Conversion:
                 stack.enter_context(draft.sealed)
                 stack.callback(draft.close)
             earlier = [self._prepare(draft) for draft in self._drafts]
-            if any(draft.finished is None for draft in self._drafts):
-                self._make(earlier)
-            manifests = [draft.finished or self._seal(draft) for draft in self._drafts]
-            for draft in self._drafts:
-                self._check(draft, quick=not self._settings.verify and draft.finished is None)
-            for draft in self._drafts:
-                draft.sealed.publish()
+            again = [self._to_read_again(draft, entries) for draft, entries in zip(self._drafts, earlier)]
+            unfinished = [draft for draft in self._drafts if draft.finished is None]
+            checked = sum(map(_nbytes, earlier)) + sum(again)
+            to_make = self._drafts[0].plan.source_bytes if unfinished else 0
+            copied = checked + to_make - self._to_compress(earlier)
+            with working(self._progress, self._made_as if unfinished else _READING_BACK, checked + to_make, copied):
+                if unfinished:
+                    self._make(earlier)
+                manifests = [draft.finished or self._seal(draft) for draft in self._drafts]
+                for draft, nbytes in zip(self._drafts, again):
+                    with Part(self._progress, nbytes, _READING_BACK) as part:
+                        self._check(draft, part, quick=not self._settings.verify and draft.finished is None)
+                self._progress.stage("putting in place")
+                for draft in self._drafts:
+                    draft.sealed.publish()
         return manifests
+
+    @property
+    def _made_as(self) -> str:
+        """What is done to modules."""
+        return "compressing" if self._drafts[0].plan.options.compress else "writing"
+
+    def _to_compress(self, earlier: Sequence[list[JournalEntry]]) -> int:
+        """Bytes of the source that a worker will try to compress, beside what earlier runs have made."""
+        made = [{entry.module for entry in entries} for entries in earlier]
+        return sum(
+            items[0].source_bytes
+            for items in zip(*(draft.plan.modules for draft in self._drafts))
+            if items[0].compress
+            and any(d.finished is None and items[0].module.name not in names for d, names in zip(self._drafts, made))
+        )
+
+    def _to_read_again(self, draft: DirectoryDraft, earlier: list[JournalEntry]) -> int:
+        """About how many bytes an earlier run wrote that are read at the end; workers read back their own."""
+        if draft.finished is not None:
+            return draft.finished.tensor_bytes
+        return _nbytes(earlier) if self._settings.verify else 0
 
     # ------------------------------------------------------------------------------------------ what is there already
 
@@ -89,11 +120,11 @@ class Conversion:
             Task(part[0].module, "check", (draft.stored(part), self._expected_sources(part)), _nbytes(part))
             for draft, part in parts
         ]
-        self._progress.begin("checking what an earlier run made", sum(task.nbytes for task in tasks))
+        self._progress.stage("checking what an earlier run made")
         for number, (wrong, changed) in run_all(pool, tasks):
             _refuse_damage(parts[number][0].sealed.partial, wrong, changed)
             self._progress.advance(tasks[number].nbytes)
-        self._progress.end()
+        self._progress.stage(self._made_as)
         for draft, entries in zip(self._drafts, earlier):
             draft.adopt(entries)
             for entry in entries:
@@ -119,14 +150,11 @@ class Conversion:
             pool = stack.enter_context(Pool(self._processes, _HANDLER, *arguments, preload=True))
             self._take_earlier(pool, earlier)
             units = self._units()
-            sizes = ", ".join(str(draft.plan.tp) for draft in self._drafts if draft.finished is None)
-            self._progress.begin(f"compressing for TP {sizes}", plan.source_bytes)
-            self._progress.advance(plan.source_bytes - sum(unit.source_bytes for unit in units))
+            self._progress.skip(plan.source_bytes - sum(unit.source_bytes for unit in units))
             self._follow(Schedule(units, pool))
             unused = [tensor for tensor in plan.unused if tensor.name not in self._sources]
             for _, hashes in run_all(pool, [Task("unused tensors", "hash_sources", (unused,))] if unused else []):
                 self._sources |= hashes
-        self._progress.end()
 
     def _units(self) -> list[Unit]:
         """What is still to be made, in the order of the plan."""
@@ -146,9 +174,12 @@ class Conversion:
             for event in schedule:
                 self._apply(event, schedule)
                 recorder.worked(event.unit.source_bytes if isinstance(event, Made) else 0)
+                if schedule.only_writes:
+                    self._progress.stage("writing and reading back" if self._settings.verify else "writing")
         except BaseException:
             recorder.save()
             raise
+        self._progress.stage(_WAITING)
         recorder.finish()
 
     def _apply(self, event: Event, schedule: Schedule) -> None:
@@ -177,15 +208,18 @@ class Conversion:
     # -------------------------------------------------------------------------------------------------------- the end
 
     def _seal(self, draft: DirectoryDraft) -> Manifest:
+        self._progress.stage(_WAITING)
+        draft.sync()
+        self._progress.stage("sealing")
         return draft.seal(self._checkpoint, self._settings.name, identity(self._checkpoint, self._sources))
 
-    def _check(self, draft: DirectoryDraft, *, quick: bool) -> None:
+    def _check(self, draft: DirectoryDraft, progress: Progress, *, quick: bool) -> None:
         """Open the directory as whoever uses it will, and read what workers have not read back; quick: not that."""
         report = verify_opened(
             *(draft.sealed.partial, None, draft.written_now),
             quick=quick,
             processes=self._processes,
-            progress=self._progress,
+            progress=progress,
         )
         if not report.ok:
             first = report.findings[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ..checkpoint import Checkpoint, SourceTensor
 from ..io import hashing
 from ..workers.pool import Pool
-from ..workers.progress import Progress
+from ..workers.progress import Progress, working
 from ..workers.tasks import Task, run_all
 
 _PIECE_BYTES = 256 << 20  # tensors are handed to workers in groups of about this size
@@ -43,10 +43,11 @@ def read_identity(checkpoint: Checkpoint, processes: int, progress: Progress) ->
         groups[-1].append(tensor)
     tasks = [Task(group[0].name, "hash_sources", (group,), sum(t.nbytes for t in group)) for group in groups if group]
     hashes: dict[str, str] = {}
-    progress.begin("hashing the source", checkpoint.nbytes)
-    with Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0, preload=True) as pool:
+    with (
+        working(progress, "hashing the source", checkpoint.nbytes),
+        Pool(processes, "w8a8sc_tool.conversion.worker:Converter", [], 0.0, preload=True) as pool,
+    ):
         for number, result in run_all(pool, tasks):
             hashes |= result
             progress.advance(tasks[number].nbytes)
-    progress.end()
     return identity(checkpoint, hashes)

@@ -82,6 +82,13 @@ class Schedule:
             for number, result in self._pool.wait():
                 yield from self._received(number, result)
 
+    @property
+    def only_writes(self) -> bool:
+        """Whether everything is made, and some of it not written yet."""
+        return not (self._making or self._pending or self._plain) and bool(
+            self._writing or any(self._to_write.values())
+        )
+
     def write(self, unit: Unit, offsets: Offsets) -> None:
         """Have the weight of a Turn written at these offsets, by the worker that holds it."""
         number, _ = self._holder[unit.name]

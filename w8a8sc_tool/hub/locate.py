@@ -12,7 +12,7 @@ from ..checkpoint.weights import missing_weights
 from ..errors import InputError, UsageError
 from ..io import reading
 from ..io.folders import RANK_FILE, is_sharded_state, is_tree, size_in_tree, tree_contents
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress
 from .caches import UNFINISHED, OtherRevision, Snapshot, cache_root, find
 from .names import HUBS, TITLES, Hub, HubName, names_a_model
 from .selection import needed
@@ -44,7 +44,7 @@ def locate_name(
     name: HubName, *, tp: int | None = None, hub: Hub | None = None, progress: Progress | None = None
 ) -> Path:
     """`locate` for a name, whatever the working folder holds."""
-    progress = progress or Silent()
+    progress = progress or Progress()
     if hub is not None and hub not in HUBS:
         raise UsageError(f"there is no hub {str(hub)[:80]!r}", remedy=f"hubs: {', '.join(HUBS)}")
     snapshot = _cached(name, [hub] if hub else HUBS, tp)

@@ -218,8 +218,13 @@ def new_file(path: Path) -> BinaryIO:
 
 def append_to(path: Path) -> int:
     """A file for this user alone, open for appending: its descriptor."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO may have no reader
     return _attempt("opening", path, lambda: os.open(path, flags, 0o600))
+
+
+def append(fd: int, path: Path, data: bytes) -> int:
+    """Write as much of the data as can be written at once, at the end of a file that is open for that; its bytes."""
+    return _attempt("writing", path, lambda: os.write(fd, data))
 
 
 def write_program(path: Path, data: bytes) -> None:

@@ -21,7 +21,7 @@ from ..options import CompressKeywords, CompressOptions
 from ..planning.preset import shipped_file
 from ..sharded_state import check_access
 from ..text import is_utf8
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Part, Progress, working
 from .compress import carry_out as compress_with
 from .compress import understand
 
@@ -176,27 +176,30 @@ def run_batch(
     are named as hubs name them. Raises InputError, with all problems
     of all jobs, before anything is made.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     batch = load(Path(path))
     if processes is not None:
         batch = replace(batch, processes=processes)
     batch = replace(batch, jobs=_located(batch.jobs, hub, progress))
-    total = _check(batch, Path(path))
+    total, copied = _check(batch, Path(path))
     if engine == "ray":
         from .batch_ray import run_on_ray
 
         return run_on_ray(batch, address, total, progress)
     if engine != "local":
         raise UsageError(f"there is no engine {engine!r}", remedy="engines: local, ray")
-    overall = Overall(progress, sum(total), len(batch.jobs))
     outcomes: list[Outcome] = []
-    for number, job in enumerate(batch.jobs):
-        if batch.stop_on_failure and any(not outcome.ok for outcome in outcomes):
-            outcomes.append(Outcome(job.model, job.sizes, "skipped"))
-            continue
-        overall.job(number, job.model, sum(total[:number]))
-        outcomes.append(carry_out(job, batch.processes, overall))
-    overall.close()
+    with working(progress, f"{len(batch.jobs)} jobs", sum(total), copied):
+        for job, nbytes in zip(batch.jobs, total):
+            if batch.stop_on_failure and any(not outcome.ok for outcome in outcomes):
+                outcomes.append(Outcome(job.model, job.sizes, "skipped"))
+                continue
+            which = f"job {len(outcomes) + 1} of {len(batch.jobs)}"
+            progress.note(f"{which}: {job.model}")
+            with Part(progress, nbytes) as part:
+                outcomes.append(carry_out(job, batch.processes, part))
+            if not outcomes[-1].ok:
+                progress.note(f"{which} failed: {outcomes[-1].error}")
     return outcomes
 
 
@@ -215,23 +218,25 @@ def _located(jobs: Sequence[Job], hub: Hub | None, progress: Progress) -> list[J
     return located
 
 
-def _check(batch: Batch, path: Path) -> list[int]:
-    """Plan every job, looking at nothing of its output yet; returns the bytes that each will read.
+def _check(batch: Batch, path: Path) -> tuple[list[int], int]:
+    """Plan every job, looking at nothing of its output yet: the bytes that each will read, and those only copied.
 
     Raises InputError with the problems of all.
     """
     problems: list[Problem] = []
-    total = []
+    total: list[int] = []
+    compressed = 0
     for number, job in enumerate(batch.jobs, 1):
         try:
-            understood = understand(job.model, job.output, job.options(batch.processes))
-            total.append(understood.plans[0].source_bytes)
+            plan = understand(job.model, job.output, job.options(batch.processes)).plans[0]
+            total.append(plan.source_bytes)
+            compressed += sum(item.source_bytes for item in plan.modules if item.compress)
         except W8A8SCError as error:
             problems += [Problem(f"job {number}: {p.message}", p.where or str(path), p.remedy) for p in error.problems]
     problems += _targets_in_the_way(batch, path)
     if problems:
         raise InputError(problems)
-    return total
+    return total, sum(total) - compressed
 
 
 def _targets_in_the_way(batch: Batch, path: Path) -> Iterator[Problem]:
@@ -278,41 +283,3 @@ def _outcome(job: Job, results: Sequence[Compressed]) -> Outcome:
         output_bytes=sum(result.output_bytes for result in results),
         seconds=max((result.seconds for result in new), default=0.0),
     )
-
-
-class Overall:
-    """One bar for all jobs: it counts what conversions read, whatever else they do meanwhile."""
-
-    def __init__(self, progress: Progress, total: int, count: int) -> None:
-        self._progress = progress
-        self._count = count
-        self._label = ""
-        self._seen = 0
-        progress.begin(f"{count} jobs", total)
-
-    def job(self, number: int, model: str, done_before: int) -> None:
-        """The next job begins; what earlier ones left undone no longer counts."""
-        self._advance_to(done_before)
-        self._progress.note(f"job {number + 1} of {self._count}: {model}")
-
-    def close(self) -> None:
-        self._progress.end()
-
-    def begin(self, label: str, total_bytes: int) -> None:
-        self._label = label
-
-    def advance(self, bytes_done: int, original: int = 0, compressed: int = 0) -> None:
-        if self._label.startswith("compressing"):
-            self._seen += bytes_done
-            self._progress.advance(bytes_done, original, compressed)
-
-    def end(self) -> None:
-        self._label = ""
-
-    def note(self, message: str) -> None:
-        self._progress.note(message)
-
-    def _advance_to(self, done: int) -> None:
-        if done > self._seen:
-            self._progress.advance(done - self._seen)
-            self._seen = done

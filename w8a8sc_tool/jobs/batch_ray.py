@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import MissingError, WorkError
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress, working
 from .batch import Batch, Job, Outcome, carry_out
 
 _RETRIES: Final = 5  # nodes that a job may lose
@@ -41,23 +41,22 @@ def _run(batch: Batch, address: str | None, total: list[int], progress: Progress
                 f"there is no Ray cluster ({error})", address or "", "start one: ray start --head"
             ) from None
     task = ray.remote(max_retries=_RETRIES, num_cpus=batch.processes or 1)(_on_node)
-    progress.begin(f"{len(batch.jobs)} jobs", sum(total))
     waiting: dict[Any, int] = {}
     outcomes: dict[int, Outcome] = {}
     try:
-        for number, job in enumerate(batch.jobs):
-            waiting[task.remote(msgspec.json.encode(job), batch.processes)] = number
-        while waiting:
-            (ready, *_), _ = ray.wait(list(waiting))
-            number = waiting.pop(ready)
-            outcomes[number] = _result(ray, ready, batch.jobs[number], progress)
-            progress.advance(total[number])
-            if batch.stop_on_failure and not outcomes[number].ok:
-                for reference in waiting:
-                    ray.cancel(reference, force=True)
-                break
+        with working(progress, f"{len(batch.jobs)} jobs", sum(total)):
+            for number, job in enumerate(batch.jobs):
+                waiting[task.remote(msgspec.json.encode(job), batch.processes)] = number
+            while waiting:
+                (ready, *_), _ = ray.wait(list(waiting))
+                number = waiting.pop(ready)
+                outcomes[number] = _result(ray, ready, batch.jobs[number], progress)
+                progress.advance(total[number])
+                if batch.stop_on_failure and not outcomes[number].ok:
+                    for reference in waiting:
+                        ray.cancel(reference, force=True)
+                    break
     finally:
-        progress.end()
         if ours:
             ray.shutdown()
     skipped = {n: Outcome(job.model, job.sizes, "skipped") for n, job in enumerate(batch.jobs)}
@@ -76,5 +75,5 @@ def _result(ray: Any, reference: Any, job: Job, progress: Progress) -> Outcome:
 
 def _on_node(job: bytes, processes: int | None) -> tuple[str, bytes]:
     """One job, on whichever node Ray has chosen."""
-    outcome = carry_out(msgspec.json.decode(job, type=Job), processes, Silent())
+    outcome = carry_out(msgspec.json.decode(job, type=Job), processes, Progress())
     return socket.gethostname(), msgspec.json.encode(outcome)

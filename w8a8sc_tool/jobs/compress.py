@@ -27,7 +27,7 @@ from ..planning.patterns import matches
 from ..planning.plan import names_of
 from ..planning.preset import deviations
 from ..text import is_utf8
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +53,7 @@ def plan(
 
     It is prepared in the same way, so this raises whatever `compress` raises before its work begins.
     """
-    return list(prepare(model, output, CompressOptions.of(options), progress or Silent()).plans)
+    return list(prepare(model, output, CompressOptions.of(options), progress or Progress()).plans)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def compress(
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.
     A directory that holds this result already is reported, not made again.
     """
-    return carry_out(model, output, CompressOptions.of(options), progress or Silent())
+    return carry_out(model, output, CompressOptions.of(options), progress or Progress())
 
 
 def carry_out(

@@ -32,7 +32,7 @@ from ..planning import Options, make_plan, side_files
 from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState, check_target, partial_of
 from ..sharded_state.manifest import options_of
-from ..workers.progress import Progress, Silent
+from ..workers.progress import Progress, working
 
 _DESCRIPTION: Final = "quant_model_description.json"
 _NAME_SUFFIX: Final = re.compile(r"-w8a8sc?-310-vllm-tp\d+$", re.IGNORECASE)
@@ -92,7 +92,7 @@ def reshard(
     own. compress: False for uncompressed W8A8S directories. The rest is as in `compress`. Raises InputError for a
     broken directory or a size that does not work, WorkError if the work fails.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     sizes = None if tp is None else as_sizes(tp)
     with opened(directory, progress, processes) as source:
         options = source.options
@@ -116,7 +116,7 @@ def to_checkpoint(
     no tensors that had no place in the directory. Compressing it again gives the same rank files. Raises InputError,
     WorkError.
     """
-    progress = progress or Silent()
+    progress = progress or Progress()
     with opened(directory, progress, None) as source:
         check_name(source.name)
         target = Path(output) / f"{source.name}-w8a8s-310"
@@ -124,7 +124,8 @@ def to_checkpoint(
         check_space({target: source.checkpoint.nbytes - held_bytes(partial_of(target))})
         with noting(progress.note), SealedDirectory(target, overwrite=overwrite) as sealed:
             sealed.clear()
-            _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
+            with working(progress, "writing the checkpoint", source.checkpoint.nbytes):
+                _write_weights(source.checkpoint, sealed.partial / "model.safetensors", progress)
             description = side_files.description_json(source.checkpoint.description, source.checkpoint.tensors)
             sealed.write_file(_DESCRIPTION, description)
             sealed.write_file("config.json", side_files.config_json(source.checkpoint))
@@ -159,7 +160,6 @@ def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> No
     header = header_for(placed)
     reader = SourceReader()
     fd = files.create(path)
-    progress.begin("writing the checkpoint", end)
     try:
         files.write_at(fd, path, header, 0)
         for tensor, info in zip(order, placed):
@@ -170,11 +170,11 @@ def _write_weights(checkpoint: Checkpoint, path: Path, progress: Progress) -> No
                 offset = len(header) + info.begin + first * (info.nbytes // rows)
                 files.write_at(fd, path, as_bytes(np.ascontiguousarray(values)), offset)
                 progress.advance(values.nbytes)
+        progress.stage("waiting for the disk")
         files.settle(fd, path)
     finally:
         os.close(fd)
         reader.close()
-    progress.end()
 
 
 def _item_bytes(dtype: str) -> int:
