@@ -4,10 +4,12 @@ The model. A job's time on N cores is
 
     start + max(work / N, N forks, longest unit, parent, busiest file) + end
 
-work: all that workers do; forks: workers start one after the other while others work; longest unit: the largest
-module, which one worker makes; parent: the parent's time for all units; busiest file: the writing into one rank's file,
-which Linux lets one process at a time do. All are measured in one process, in processor time, with the output in
-memory; a disk is not part of it.
+start: until the first worker works, and what is left of a job that converts next to nothing; in seconds, because the
+parent imports and reads while the process that workers come from loads the kernels. The rest is measured in one
+process, in processor time, with the output in memory; a disk is not part of it. work: all that workers do; forks:
+workers start one after the other while others work; longest unit: the largest module, which one worker makes, with a
+thread that reads ahead if it is not compressed: the longer of the two; parent: the parent's time for all units; busiest
+file: the writing into one rank's file, which Linux lets one process at a time do.
 """
 
 from __future__ import annotations
@@ -29,17 +31,19 @@ from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
-from .job import children_seconds, warm
+from .job import warm
 
 CORES = (2, 16, 64, 192)
-FORK_SECONDS = 0.01  # of one more worker, by `start`: 0.07 s for a pool of eight
+FORK_SECONDS = 0.002  # of one more fork of a process with the kernels, 160 MiB of memory
+MANY = 64  # processes, as many as read ahead
 
 
 class Clock:
     """Processor seconds of the parts of a job that runs in this process."""
 
     def __init__(self) -> None:
-        self.units: defaultdict[str, float] = defaultdict(float)
+        self.units: defaultdict[str, float] = defaultdict(float)  # the working thread's
+        self.readers: defaultdict[str, float] = defaultdict(float)  # other threads', meanwhile
         self.files: defaultdict[str, float] = defaultdict(float)
         self.first = self.last = 0.0  # when units were first and last at work
 
@@ -102,11 +106,12 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
 
     class TimedWorker(InProcess):
         def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
-            started = time.thread_time()
+            started, processor = time.thread_time(), time.process_time()
             clock.first = clock.first or started
             super().call(number, task, method, *arguments)
             clock.last = time.thread_time()
             clock.units[task] += clock.last - started
+            clock.readers[task] += time.process_time() - processor - (clock.last - started)
 
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
@@ -115,31 +120,29 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
         mock.patch("w8a8sc_tool.conversion.conversion.Pool", TimedWorker),
         mock.patch.object(files, "write_at", timed_write),
     ):
-        compress(model, out, tp=tp, verify=False)
+        compress(model, out, tp=tp, verify=False, processes=MANY)
     ended = time.thread_time()
-    work = sum(clock.units.values())
-    longest = max(seconds * (times if "layers" not in name else 1) for name, seconds in clock.units.items())
+    working = sum(clock.units.values())
+    longest = max(
+        max(seconds, clock.readers[name]) * (times if "layers" not in name else 1)
+        for name, seconds in clock.units.items()
+    )
     return {
         "start": _start(model, out) + clock.first - started,
-        "work": work * times,
+        "work": (working + sum(clock.readers.values())) * times,
         "longest unit": longest,
-        "parent": (clock.last - clock.first - work) * times,
+        "parent": (clock.last - clock.first - working) * times,
         "busiest file": max(clock.files.values()) * times,
         "end": ended - clock.last,
     }
 
 
 def _start(model: Path, out: Path) -> float:
-    """Processor seconds of converting next to nothing: interpreters, imports, kernels loaded, one worker."""
+    """Seconds of converting next to nothing: interpreters, imports, kernels loaded, one worker."""
     tiny = model.with_name("Tiny-w8a8s")
     if not tiny.exists():
         synthesize(tiny, "tiny")
-    times = []
-    for _ in range(3):
-        before = children_seconds()
-        _once(tiny, out, 1)
-        times.append(children_seconds() - before)
-    return statistics.median(times)
+    return statistics.median(_once(tiny, out, 1) for _ in range(5))
 
 
 def _once(model: Path, out: Path, processes: int) -> float:
