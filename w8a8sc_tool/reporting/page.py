@@ -87,6 +87,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "content": content,
         "subjects": list(zip(range(1, len(subjects) + 1), subjects, labels)),
         "most_problems": _MOST_PROBLEMS,
+        "read": bool(subjects) and all(item.verification and item.verification.contents_read for item in subjects),
         "glance": [_glance(subject, label) for subject, label in zip(subjects, labels)],
         "checks": _side_by_side([_checks(subject) for subject in subjects]),
         "origin": list(_origin(subjects)),

@@ -163,13 +163,12 @@ def groups_picture(labels: Sequence[str], groups: Mapping[str, Sequence[int]], n
 def tokens_picture(labels: Sequence[str], tokens: Sequence[PerToken], tps: Sequence[int], name: str) -> str:
     """Bytes that a chip reads for a token, before and after."""
     figure, axes = _bars(2 * len(labels))
-    for number, (token, tp) in enumerate(zip(tokens, tps)):
-        for offset, value, hue, label in (
-            (-0.2, token.before, _HUES[6], "W8A8S"),
-            (0.2, token.after, _HUES[0], "as it is"),
-        ):
-            axes.barh(number + offset, value / tp, height=0.36, color=hue, label=label if not number else None)
-            axes.text(value / tp, number + offset, f"  {size(value / tp)}", va="center", fontsize=8)
+    before = [token.before / tp for token, tp in zip(tokens, tps)]
+    after = [token.after / tp for token, tp in zip(tokens, tps)]
+    for offset, values, hue, label in ((-0.2, before, _HUES[6], "uncompressed"), (0.2, after, _HUES[0], "as it is")):
+        axes.barh([number + offset for number in range(len(values))], values, height=0.36, color=hue, label=label)
+        for number, value in enumerate(values):
+            axes.text(value, number + offset, f"  {size(value)}", va="center", fontsize=8)
     axes.set_yticks(range(len(labels)), labels)
     axes.margins(x=0.12)
     _in_bytes(axes, "per token and chip")

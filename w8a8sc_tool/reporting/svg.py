@@ -34,6 +34,7 @@ _SETTINGS: Final = {
 }
 _FONT: Final = re.compile(r"font-family:[^;]*;?\s*|font: ([\d.]+px) [^;]*;?\s*")
 _REFERENCE: Final = re.compile(r"#([\w.-]+)\)?$")
+_ENLARGED: Final = 1.2  # on a screen with room for it: the page's text is larger than a drawing's
 _HREF: Final = "{http://www.w3.org/1999/xlink}href"
 
 
@@ -67,7 +68,7 @@ def inline(figure: Any, name: str, label: str, titles: Mapping[str, Sequence[str
     del root.attrib["width"], root.attrib["height"]
     root.attrib |= {
         "viewBox": f"0 0 {width:g} {height:g}",
-        "style": f"width: {width:g}pt; aspect-ratio: {width:g} / {height:g}",
+        "style": f"width:{width * _ENLARGED:g}pt;aspect-ratio:{width:g}/{height:g}",
         "role": "img",
         "aria-label": label,
     }
