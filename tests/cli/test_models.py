@@ -87,8 +87,9 @@ def test_a_source_and_a_second_directory(
 
 def test_one_line(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "inspect", "acme/None")
+    remedy = "give the folder, or --download to fetch it"
     caches = f"ModelScope ({cached}/ms) and Hugging Face ({cached}/hf)"
-    assert (code, err) == (3, f"error: no such folder, and not in the caches of {caches}, acme/None\n")
+    assert (code, err) == (3, f"error: no such folder, and not in the caches of {caches}, acme/None: {remedy}\n")
     assert run(capsys, "inspect", CHECKPOINT, "--hub", "modelscope")[0] == 3
     for path in ("./models/x", "models/x/y/z"):
         code, _, err = run(capsys, "inspect", path)
@@ -108,4 +109,6 @@ def test_batch(cached: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = err.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith(f"note: {CHECKPOINT} is taken from the cache of Hugging Face")
-    assert lines[1].startswith("error: job 2: no such folder") and lines[2].endswith(", acme/Nor@v2")
+    assert lines[1].startswith("error: job 2: no such folder") and lines[2].endswith(
+        ", acme/Nor@v2: give the folder, or --download to fetch it"
+    )

@@ -183,13 +183,15 @@ def test_nowhere(tmp_path: Path) -> None:
     (problem,) = error.value.problems
     ms, hf = tmp_path / ".cache/modelscope", tmp_path / ".cache/huggingface/hub"
     assert problem.message == f"no such folder, and not in the caches of ModelScope ({ms}) and Hugging Face ({hf})"
-    assert problem.where == ID
+    assert (problem.where, problem.remedy) == (ID, "give the folder, or download=True to fetch it")
     with pytest.raises(InputError, match=r"in the cache of ModelScope \("):
         locate(ID, hub="modelscope")
 
 
 def test_half_a_download_of_huggingface() -> None:
     folder = in_huggingface(COMMITS[0], "config.json", ref="main")
+    with pytest.raises(InputError, match=': download=True, hub="huggingface" fetches it'):
+        locate(ID)
     with pytest.raises(InputError, match=r"only a part of it was downloaded: it has no \*.safetensors file"):
         locate(ID)
     fill(folder)

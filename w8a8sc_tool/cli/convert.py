@@ -13,7 +13,7 @@ from ..options import CompressOptions
 from ..workers.forkserver import start_early
 from .group import F, common, group, logged
 from .meter import duration
-from .models import hub_option, size_option, takes_models
+from .models import download_option, hub_option, size_option, takes_models
 from .options import takes
 from .output import Output
 from .report import ready, reports, say_written
@@ -171,6 +171,7 @@ def _reshard(
 @takes("processes")
 @reports
 @hub_option
+@download_option
 @common
 @logged
 def batch(
@@ -179,6 +180,7 @@ def batch(
     ray_address: str | None,
     processes: int | None,
     hub: Any,
+    download: bool,
     report: str | None,
     as_json: bool,
     quiet: bool,
@@ -197,7 +199,9 @@ def batch(
 
     out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)
     ready(report)
-    outcomes = job.run_batch(file, engine=engine, address=ray_address, processes=processes, hub=hub, progress=out)
+    outcomes = job.run_batch(
+        file, engine=engine, address=ray_address, processes=processes, hub=hub, download=download, progress=out
+    )
     out.times()
     out.document([outcome.document() for outcome in outcomes])
     rows = [("model", "TP", "state", "made", "time", "")]

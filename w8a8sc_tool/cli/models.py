@@ -17,6 +17,11 @@ hub_option = click.option(
     type=click.Choice(HUBS),
     help="The hub that OWNER/NAME is a model of [default: ModelScope, then Hugging Face].",
 )
+download_option = click.option(
+    "--download",
+    is_flag=True,
+    help="Fetch OWNER/NAME from the hub, ModelScope unless --hub says otherwise, as far as it is not in the cache.",
+)
 size_option = click.option(
     *("--tp", "--tensor-parallel-size", "size"),
     type=click.IntRange(1, 1024),
@@ -25,7 +30,7 @@ size_option = click.option(
 
 
 def takes_models(*names: str, size: str | None = None) -> Callable[[F], F]:
-    """Gives a command --hub; its arguments of these names, each a word or several, arrive as folders.
+    """Gives a command --hub and --download; its arguments of these names, each a word or several, arrive as folders.
 
     size: the option that chooses a directory of a published tree. One called size is not handed on; of one that can be
     given several times, a single number chooses.
@@ -33,7 +38,7 @@ def takes_models(*names: str, size: str | None = None) -> Callable[[F], F]:
 
     def give(function: F) -> F:
         @functools.wraps(function)
-        def command(hub: Any, **arguments: Any) -> Any:
+        def command(hub: Any, download: bool, **arguments: Any) -> Any:
             from ..hub.locate import locate
 
             out = Output(quiet=arguments.get("quiet", False), log=arguments.get("log"))
@@ -42,7 +47,7 @@ def takes_models(*names: str, size: str | None = None) -> Callable[[F], F]:
                 tp = tp[0] if len(tp) == 1 else None
 
             def folder(word: str) -> str:
-                return str(locate(word, tp=tp, hub=hub, progress=out))
+                return str(locate(word, tp=tp, hub=hub, download=download, progress=out))
 
             for name in names:
                 given = arguments[name]
@@ -52,6 +57,6 @@ def takes_models(*names: str, size: str | None = None) -> Callable[[F], F]:
                     arguments[name] = folder(given)
             return function(**arguments)
 
-        return hub_option(command)  # type: ignore[return-value]
+        return hub_option(download_option(command))  # type: ignore[return-value]
 
     return give

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from ..io.documents import parse_json
 from ..io.names import is_inside, is_plain
 from .names import Hub, HubName
 
+NEWEST: Final = "master"  # the branch that ModelScope shows first
 _SMALL: Final = 4 << 10  # bytes of refs/main and .mv, which hold a word and a line
 _LARGEST_LISTING: Final = 64 << 20
 _LEVELS: Final = 8  # of a name in a listing
@@ -112,34 +113,37 @@ def _listing(file: Path) -> frozenset[str] | None:
 
 
 def _in_modelscope(root: Path, name: HubName) -> Snapshot | None:
-    """The layouts in the order in which modelscope 1.40 prefers them."""
-    safe = name.name.replace(".", "___")  # as a Python package could be called
-    models = root / "models"
     other: list[str] = []
-    for folder in (models / name.owner / safe, root / "hub" / "models" / name.owner / safe):
+    before, snapshots_folder, after = _modelscope_folders(root, name)
+    for folder in before:
         if snapshot := _legacy(folder, name.revision, other):
             return snapshot
-    snapshots = _filled(models / f"{name.owner}--{name.name}" / "snapshots")
+    snapshots = _filled(snapshots_folder)
     if snapshot := _current(snapshots, name.revision):
         return snapshot
     other += [path.name for path in snapshots]
-    for parent, below in (
-        *((root / name.owner, each) for each in (name.name, safe)),
-        *((root / "hub" / name.owner, each) for each in (name.name, safe)),
-        (models / name.owner, name.name),
-    ):
-        if snapshot := _legacy(parent / below, name.revision, other):
+    for folder in after:
+        if snapshot := _legacy(folder, name.revision, other):
             return snapshot
     if other:
         raise OtherRevision(list(dict.fromkeys(other)))
     return None
 
 
+def _modelscope_folders(root: Path, name: HubName) -> tuple[list[Path], Path, list[Path]]:
+    """Where a model may be, in the order in which modelscope 1.40 looks: today's folder of snapshots in the middle."""
+    safe = name.name.replace(".", "___")  # as a Python package could be called
+    models, hub = root / "models", root / "hub"
+    before = [models / name.owner / safe, hub / "models" / name.owner / safe]
+    after = [folder / name.owner / called for folder in (root, hub) for called in (name.name, safe)]
+    return before, models / f"{name.owner}--{name.name}" / "snapshots", [*after, models / name.owner / name.name]
+
+
 def _current(snapshots: list[Path], revision: str | None) -> Snapshot | None:
     by_name = {path.name: path for path in snapshots}
     if revision is not None and "/" in revision and snapshots:
         by_name[revision] = snapshots[0].parent / revision
-    for wanted in [revision] if revision is not None else ["master", "main", *by_name][: 2 + (len(by_name) == 1)]:
+    for wanted in [revision] if revision is not None else [NEWEST, "main", *by_name][: 2 + (len(by_name) == 1)]:
         folder = by_name.get(wanted)
         if folder is not None and reading.is_folder(folder):
             return Snapshot("modelscope", folder, wanted, unfinished=tuple(_begun(folder)))
@@ -190,3 +194,44 @@ def _entries(folder: Path) -> list[Path]:
 def _filled(folder: Path) -> list[Path]:
     """The folders in a folder that are not empty."""
     return [path for path in _entries(folder) if _entries(path)]
+
+
+# --------------------------------------------------------------------------------------------- how far a download is
+
+
+def download_folder(name: HubName) -> Path:
+    """Where a model of ModelScope is downloaded to, so that `find` finds it: a folder of an older layout stays in use.
+
+    Not for another revision, with which it would be mixed.
+    """
+    before, snapshots, after = _modelscope_folders(cache_root("modelscope"), name)
+    for folder in before if _filled(snapshots) else [*before, *after]:
+        if _entries(folder) and name.revision in (None, _version(folder / ".mv")):
+            return folder
+    return snapshots / (name.revision or NEWEST)
+
+
+def fetched_bytes(hub: Hub, name: HubName, revision: str, files: Mapping[str, int]) -> int:
+    """Bytes of a model's files that are in the cache, of those that are on their way what has come. files: sizes."""
+    begun = 0
+    if hub == "huggingface":
+        repository = cache_root(hub) / f"models--{name.owner}--{name.name}"
+        folder = repository / "snapshots" / revision
+        begun = sum(_size(path) for path in reading.matching(repository / "blobs", "*.incomplete"))
+    else:
+        folder = download_folder(name)
+    return min(sum(files.values()), begun + sum(_fetched(folder / file, size) for file, size in files.items()))
+
+
+def _fetched(path: Path, size: int) -> int:
+    """The bytes of a file, or of its pieces."""
+    if reading.is_file(path):
+        return min(size, _size(path))
+    beside = (UNFINISHED.fullmatch(other.name) for other in _entries(path.parent))
+    pieces = [match[0] for match in beside if match and match[1] == path.name]
+    return min(size, sum(_size(path.parent / piece) for piece in pieces if not piece.endswith(".parallel_tmp")))
+
+
+def _size(path: Path) -> int:
+    there = reading.status(path)
+    return there.st_size if there is not None else 0

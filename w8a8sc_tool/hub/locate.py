@@ -14,6 +14,7 @@ from ..io import reading
 from ..io.folders import RANK_FILE, is_sharded_state, is_tree, size_in_tree, tree_contents
 from ..workers.progress import Progress
 from .caches import UNFINISHED, OtherRevision, Snapshot, cache_root, find
+from .download import download as fetch
 from .names import HUBS, TITLES, Hub, HubName, names_a_model
 from .selection import needed
 
@@ -25,28 +26,44 @@ def locate(
     *,
     tp: int | None = None,
     hub: Hub | None = None,
+    download: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """The folder of a model: a path that is there, or OWNER/NAME or OWNER/NAME@REVISION in a hub's local cache.
 
     tp: of a published tree, NAME-w8a8sc-310-vllm with TP1, TP2, ..., the directory of this tensor-parallel size; a
-    checkpoint has none and is taken as it is. hub: the cache to look in, by default ModelScope's, then Hugging Face's.
-    Nothing is asked of the network. Where a name was found is told as a note.
+    checkpoint has none and is taken as it is. hub: "modelscope" or "huggingface", the cache to look in; by default
+    ModelScope's, then Hugging Face's. Nothing is asked of the network, unless `download`: then what the hub, by default
+    ModelScope, has and the cache has not is fetched by the hub's own client. A note tells where a name's folder is.
 
     A word that is neither a path nor a name comes back as it is: whoever opens it says what is wrong. Raises InputError
-    for a name that is not in the caches, or of which only a part is; for a size that is not there.
+    for a name that is not in the caches, or of which only a part is; for a size that is not there; for what the hub
+    does not have, or not for this user. MissingError without the client, WorkError for a download that fails.
     """
     name = names_a_model(model)
-    return _of_size(Path(model), tp) if name is None else locate_name(name, tp=tp, hub=hub, progress=progress)
+    if name is not None:
+        return locate_name(name, tp=tp, hub=hub, download=download, progress=progress)
+    if download and progress is not None and reading.exists(Path(model)):
+        progress.note(f"{model} is a path that is there: nothing is downloaded")
+    return _of_size(Path(model), tp)
 
 
 def locate_name(
-    name: HubName, *, tp: int | None = None, hub: Hub | None = None, progress: Progress | None = None
+    name: HubName,
+    *,
+    tp: int | None = None,
+    hub: Hub | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """`locate` for a name, whatever the working folder holds."""
     progress = progress or Progress()
     if hub is not None and hub not in HUBS:
         raise UsageError(f"there is no hub {str(hub)[:80]!r}", remedy=f"hubs: {', '.join(HUBS)}")
+    if download:
+        folder = _of_size(fetch(name, hub or HUBS[0], tp, progress), tp)
+        progress.note(f"{name} is as {TITLES[hub or HUBS[0]]} has it now: {folder}")
+        return folder
     snapshot = _cached(name, [hub] if hub else HUBS, tp)
     folder = _of_size(snapshot.folder, tp)
     progress.note(f"{name} is taken from the cache of {TITLES[snapshot.hub]}, without asking the network: {folder}")
@@ -79,9 +96,15 @@ def _cached(name: HubName, hubs: Sequence[Hub], tp: int | None) -> Snapshot:
         misses.append(_Miss(hub, f"only a part of it was downloaded: {gap}", snapshot.folder))
     if misses:
         miss = misses[0]
-        raise InputError(f"{name} is not ready in the cache of {TITLES[miss.hub]}: {miss.message}", str(miss.folder))
+        problem = f"{name} is not ready in the cache of {TITLES[miss.hub]}: {miss.message}"
+        raise InputError(problem, str(miss.folder), f"{_fetching(miss.hub)} fetches it")
     caches = " and ".join(f"{TITLES[hub]} ({cache_root(hub)})" for hub in hubs)
-    raise InputError(f"no such folder, and not in the cache{'s' * (len(hubs) > 1)} of {caches}", str(name))
+    problem = f"no such folder, and not in the cache{'s' * (len(hubs) > 1)} of {caches}"
+    raise InputError(problem, str(name), f"give the folder, or {_fetching(hubs[0])} to fetch it")
+
+
+def _fetching(hub: Hub) -> str:
+    return "download=True" if hub == HUBS[0] else f'download=True, hub="{hub}"'
 
 
 def _other_revision(name: HubName, cached: Sequence[str]) -> str:

@@ -167,20 +167,21 @@ def run_batch(
     address: str | None = None,
     processes: int | None = None,
     hub: Hub | None = None,
+    download: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Check all jobs of a batch file, then carry them out; an outcome for each, in their order.
 
     A job that fails does not stop the others, unless the file says so. engine: "ray" hands each job to a Ray cluster
-    whose nodes see the same files under the same paths; address: of the cluster. hub: as in `locate`, for models that
-    are named as hubs name them. Raises InputError, with all problems
+    whose nodes see the same files under the same paths; address: of the cluster. hub, download: as in `locate`,
+    for models that are named as hubs name them. Raises InputError, with all problems
     of all jobs, before anything is made.
     """
     progress = progress or Progress()
     batch = load(Path(path))
     if processes is not None:
         batch = replace(batch, processes=processes)
-    batch = replace(batch, jobs=_located(batch.jobs, hub, progress))
+    batch = replace(batch, jobs=_located(batch.jobs, hub, download, progress))
     total, copied = _check(batch, Path(path))
     if engine == "ray":
         from .batch_ray import run_on_ray
@@ -203,14 +204,15 @@ def run_batch(
     return outcomes
 
 
-def _located(jobs: Sequence[Job], hub: Hub | None, progress: Progress) -> list[Job]:
+def _located(jobs: Sequence[Job], hub: Hub | None, download: bool, progress: Progress) -> list[Job]:
     """The jobs with the folders of models that are named; raises InputError with the problems of all."""
     problems: list[Problem] = []
     located = []
     for number, job in enumerate(jobs, 1):
         try:
             if name := HubName.parse(job.model):
-                job = msgspec.structs.replace(job, model=str(locate_name(name, hub=hub, progress=progress)))
+                folder = locate_name(name, hub=hub, download=download, progress=progress)
+                job = msgspec.structs.replace(job, model=str(folder))
             located.append(job)
         except InputError as error:
             problems += [Problem(f"job {number}: {p.message}", p.where, p.remedy) for p in error.problems]
