@@ -195,6 +195,8 @@ def batch(
     Example:
       w8a8sc batch models.yaml
     """
+    if engine == "local":
+        start_early()
     from ..jobs import batch as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)
