@@ -133,7 +133,7 @@ def test_bytes_that_were_read(sealed: Callable[[int], Path], tiny: Path, tmp_pat
 def test_a_checkpoint(tiny: Path, tmp_path: Path) -> None:
     page = page_of(report(tiny, tmp_path / "r.html").page)
     check_alone(page)
-    assert "compressed; its ratio is not known here" in page.text and "Qwen3ForCausalLM" in page.text
+    assert "can be compressed; only doing so tells the ratio" in page.text and "Qwen3ForCausalLM" in page.text
     assert re.search(r"w8a8sc compress \S+ --tp 1 --tp 2", page.text)
 
 
@@ -305,6 +305,7 @@ def test_a_report_that_cannot_be_made_costs_no_work(
     """What is known before is refused before; what fails later leaves the directory, its result, and an error."""
     output = ["-o", str(tmp_path), "--name", "Tiny"]
     assert run(["compress", str(tiny), *output, "--report", str(tmp_path / "none" / "r.html")]) == 3
+    assert run(["compress", str(tiny), *output, "--report", str(tmp_path / "r.html"), "--dry-run"]) == 2
     assert not list(tmp_path.iterdir())
     capsys.readouterr()
     monkeypatch.setattr(job, "render", lambda content: str(1 / 0))

@@ -63,6 +63,8 @@ def compress(
 
     out = Output(as_json=as_json, quiet=quiet, makes=not dry_run, log=log)
     options = CompressOptions.of(cast("CompressKeywords", keywords))
+    if dry_run and report is not None:
+        raise UsageError("--report does not go with --dry-run, which makes nothing to report on")
     if dry_run:
         _dry_run(job.prepare(model, output, options, out), out)
         return

@@ -168,9 +168,12 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def put(path: Path, data: bytes) -> None:
-    """A small, durable file that appears whole, in place of one that may be there."""
+    """A small, durable file that appears whole, in place of one that may be there.
+
+    It grows beside it, as `.partial`; a folder of that name is nobody's leftover and stays, which is a WorkError.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    if reading.link_status(partial) is not None:
+    if reading.link_status(partial) is not None and (reading.is_link(partial) or not reading.is_folder(partial)):
         remove(partial)
     write_file(partial, data)
     rename(partial, path)

@@ -8,7 +8,7 @@ from typing import Final
 
 from ..checkpoint import ModelConfig
 from ..jobs.inspect import ModuleRow
-from ..layouts import UNCOMPRESSED, Architecture
+from ..layouts import COMPRESSED, UNCOMPRESSED, Architecture
 from ..layouts.words import Embedding
 from ..planning import FALLBACK_REASONS
 from .subjects import Subject
@@ -65,9 +65,11 @@ def state_of(row: ModuleRow) -> State | None:
     if row.fallback is not None:
         return State(row.quantization, FALLBACK_REASONS.get(row.fallback, row.fallback), True)
     if row.experts:
-        return State(row.quantization, "routed experts, for which vLLM Ascend has no compressed form", False)
+        return State(row.quantization, "routed experts, for which vLLM Ascend has no compressed form on 310P", False)
     if row.quantization in UNCOMPRESSED:
-        return State(row.quantization, "compressed; its ratio is not known here", False)
+        return State(row.quantization, "compressed; only a manifest tells the ratio", False)
+    if row.quantization in COMPRESSED:
+        return State(row.quantization, "can be compressed; only doing so tells the ratio", False)
     return State(row.quantization, "as it is", False)
 
 

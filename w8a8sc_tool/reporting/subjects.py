@@ -15,7 +15,7 @@ from ..io.names import given_name
 from ..jobs.compress import model_name, understand
 from ..jobs.inspect import Inspection, ModuleRow, inspect, inspect_manifest
 from ..jobs.serving import Advice, advise_on, fit
-from ..layouts import ARCHITECTURES, COMPRESSED, Architecture, architecture_of
+from ..layouts import ARCHITECTURES, Architecture, architecture_of
 from ..options import CompressOptions
 from ..planning import Plan, PlannedModule
 from ..serving import Estimate
@@ -100,7 +100,7 @@ def _planned(item: PlannedModule, table: Architecture) -> ModuleRow:
         name=module.name,
         layer=layer,
         short_name=short_name,
-        quantization=COMPRESSED[module.quantization] if item.compress else module.quantization,
+        quantization=module.quantization,
         shape=(module.n, module.k) if module.n else None,
         bytes=item.source_bytes,
         fallback=item.fallback,
