@@ -247,7 +247,7 @@ def test_sizes_of_a_tree(tmp_path: Path) -> None:
     folder = in_modelscope("master", "README.md", *TREE)
     assert locate(ID) == folder
     assert locate(ID, tp=2) == locate(folder, tp=2) == folder / "TP2" / "Toy-tp2"
-    with pytest.raises(InputError, match=r"it has no TP 4, but TP 1, TP 2"):
+    with pytest.raises(InputError, match=r"it has no TP 4, but TP 1, TP 2, .*: download=True fetches it if the hub"):
         locate(ID, tp=4)
     with pytest.raises(InputError, match="the directory is made for TP 1, not 2"):
         locate(folder / "TP1" / "Toy-tp1", tp=2)
@@ -255,6 +255,18 @@ def test_sizes_of_a_tree(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it has several directories for TP 2"):
         locate(ID, tp=2)
     assert locate(fill(tmp_path / "checkpoint"), tp=2) == tmp_path / "checkpoint"
+
+
+def test_a_part_of_a_listed_tree() -> None:
+    """Sizes that were downloaded are whole without the others; one of which a file is missing is not."""
+    folder = in_huggingface(COMMITS[0], TREE[0], ref="main")
+    listing = fill(folder.parents[1] / "trees", f"{COMMITS[0]}.json") / f"{COMMITS[0]}.json"
+    listing.write_text(json.dumps({"files": dict.fromkeys(["README.md", *TREE])}))
+    assert (locate(ID), locate(ID, tp=1)) == (folder, folder / "TP1" / "Toy-tp1")
+    fill(folder, TREE[1])
+    for tp in (2, None):
+        with pytest.raises(InputError, match=f"{TREE[2]} is missing"):
+            locate(ID, tp=tp)
 
 
 def test_half_a_tree() -> None:

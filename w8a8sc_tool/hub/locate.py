@@ -16,7 +16,7 @@ from ..workers.progress import Progress
 from .caches import UNFINISHED, OtherRevision, Snapshot, cache_root, find
 from .download import download as fetch
 from .names import HUBS, TITLES, Hub, HubName, names_a_model
-from .selection import needed
+from .selection import needed, sizes_of
 
 _MOST_LISTED: Final = 5
 
@@ -65,14 +65,14 @@ def locate_name(
         progress.note(f"{name} is as {TITLES[hub or HUBS[0]]} has it now: {folder}")
         return folder
     snapshot = _cached(name, [hub] if hub else HUBS, tp)
-    folder = _of_size(snapshot.folder, tp)
+    folder = _of_size(snapshot.folder, tp, f"{_fetching(snapshot.hub)} fetches it if the hub has it")
     progress.note(f"{name} is taken from the cache of {TITLES[snapshot.hub]}, without asking the network: {folder}")
     return folder
 
 
 @dataclass(frozen=True)
 class _Miss:
-    """Why a cache does not have a model: its message, with `folder` if a part of the model is there."""
+    """Why a cache does not have a model that is in it, and where that is seen."""
 
     hub: Hub
     message: str
@@ -119,7 +119,10 @@ def _gaps(snapshot: Snapshot, tp: int | None) -> Iterator[str]:
     """What shows that a snapshot is not whole, as far as it is needed."""
     folder = snapshot.folder
     if snapshot.listed is not None:
-        for file in needed(sorted(snapshot.listed), tp):
+        expected = needed(sorted(snapshot.listed), tp)
+        if tp is None and sizes_of(expected):  # of a published tree, any of its sizes may be wanted alone
+            expected = [file for file in expected if "/" in file and reading.is_folder(folder / file.split("/")[0])]
+        for file in expected:
             if not reading.is_file(folder / file):
                 yield f"{file} is missing"
     else:
@@ -133,8 +136,11 @@ def _gaps(snapshot: Snapshot, tp: int | None) -> Iterator[str]:
         yield missing
 
 
-def _of_size(folder: Path, tp: int | None) -> Path:
-    """The directory of a tree that has this size; what is no tree, if its size is not another."""
+def _of_size(folder: Path, tp: int | None, remedy: str = "") -> Path:
+    """The directory of a tree that has this size; what is no tree, if its size is not another.
+
+    remedy: against a tree that does not have it.
+    """
     if tp is None:
         return folder
     if is_tree(folder):
@@ -144,11 +150,11 @@ def _of_size(folder: Path, tp: int | None) -> Path:
         if len(chosen) != 1:
             listed = ", ".join(f"TP {size}" for size in sizes)
             problem = f"it has several directories for TP {tp}" if chosen else f"it has no TP {tp}, but {listed}"
-            raise InputError(problem, str(folder), "give the directory itself" if chosen else "")
+            raise InputError(problem, str(folder), "give the directory itself" if chosen else remedy)
         return chosen[0]
     if is_sharded_state(folder):
         ranks = {match[1] for path in reading.entries(folder) if (match := RANK_FILE.fullmatch(path.name))}
         if ranks and len(ranks) != tp:
-            remedy = f"for another size: w8a8sc reshard {folder} --tp {tp}"
-            raise InputError(f"the directory is made for TP {len(ranks)}, not {tp}", str(folder), remedy)
+            problem = f"the directory is made for TP {len(ranks)}, not {tp}"
+            raise InputError(problem, str(folder), f"for another size: w8a8sc reshard {folder} --tp {tp}")
     return folder
