@@ -173,9 +173,8 @@ def run_batch(
     """Check all jobs of a batch file, then carry them out; an outcome for each, in their order.
 
     A job that fails does not stop the others, unless the file says so. engine: "ray" hands each job to a Ray cluster
-    whose nodes see the same files under the same paths; address: of the cluster. hub, download: as in `locate`,
-    for models that are named as hubs name them. Raises InputError, with all problems
-    of all jobs, before anything is made.
+    whose nodes see the same files under the same paths; address: of the cluster. hub, download: as in `locate`, for
+    models that are named as hubs name them. Raises InputError, with all problems of all jobs, before anything is made.
     """
     progress = progress or Progress()
     batch = load(Path(path))
