@@ -59,7 +59,8 @@ class Subject:
         try:
             return question()
         except W8A8SCError as error:
-            self.problems += [problem for problem in error.problems if problem not in self.problems]
+            known = {(problem.message, problem.where) for problem in self.problems}
+            self.problems += [problem for problem in error.problems if (problem.message, problem.where) not in known]
             return None
 
 
