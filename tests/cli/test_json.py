@@ -106,6 +106,14 @@ def test_what_looks(
     (sealed_copy / "strange").touch()
     check("verify", document("verify", sealed_copy, "--source", tiny, "--quick", "-j", "1", codes=(1,)))
     check("fit", document("fit", sealed(2)))
+
+
+def test_a_report(
+    document: Callable[..., Any], sealed: Callable[[int], Path], sealed_copy: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    (sealed_copy / "strange").touch()
     check("report", document("report", sealed(2), sealed_copy, "-o", tmp_path / "r.html", codes=(1,)))
 
 

@@ -29,8 +29,6 @@ from ..conftest import edit_json
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-EMPTY = {"meta", "link", "br", "path", "use"}
-
 
 class Page(HTMLParser):
     """A page as a parser sees it: its elements, its ids, its text, and whether elements end where they should."""
