@@ -24,7 +24,15 @@ FLAGS = {
     for flag in (*parameter.opts, *parameter.secondary_opts)
 }
 # Where flags are the subject: what flags are made of, vLLM's own, docker's.
-OF_FLAGS = ("cli/", "options.py", "serving/command.py", "serving/options.py", "serving/cpu.py", "vllm/")
+OF_FLAGS = (
+    "cli/",
+    "options.py",
+    "reporting/page.py",
+    "serving/command.py",
+    "serving/options.py",
+    "serving/cpu.py",
+    "vllm/",
+)
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
