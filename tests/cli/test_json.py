@@ -143,6 +143,7 @@ def test_this_machine(document: Callable[..., Any], monkeypatch: pytest.MonkeyPa
     check("doctor --device", document("doctor", "--device", codes=(1,)))
 
 
+@pytest.mark.slow
 def test_generation(document: Callable[..., Any], sealed: Callable[[int], Path], tiny: Path) -> None:
     pytest.importorskip("torch")
     check(

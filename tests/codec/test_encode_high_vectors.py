@@ -76,7 +76,7 @@ def code_both(shares: np.ndarray, dictionary: np.ndarray) -> bytes | None:
 DICTIONARY = np.array([*range(13), *range(243, 256), *range(60, 68)], np.uint8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tiles(), st.integers(0, 2**32))
 def test_any_dictionary(tile: Tile, seed: int) -> None:
     code_both(tile.shares, np.random.default_rng(seed).permutation(256)[:34].astype(np.uint8))

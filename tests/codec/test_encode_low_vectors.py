@@ -46,7 +46,7 @@ BYTES = {
 BYTES[12] = [100, 241, 14]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from([0, 3, 6, 9, 12]), min_size=8, max_size=8), min_size=1, max_size=12),
     st.integers(0, 7),

@@ -372,7 +372,7 @@ PACKETS = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.booleans(), st.integers(0, 3), st.integers(0, 1000), st.lists(PACKETS, min_size=1, max_size=3))
 def test_any_packet_is_decoded_as_the_plain_decoder_does(high: bool, engine: int, start: int, words: list[int]) -> None:
     """The kernels decode several codes at once and four engines at a time; that changes the meaning of no packet."""

@@ -268,12 +268,13 @@ def test_without_a_tokenizer_ids_are_what_there_is(directories: Callable[[str, i
 _POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         pytest.param(_POINTER, "Git LFS", id="pointer"),
-        pytest.param("", "not a tokenizer", marks=pytest.mark.slow, id="empty"),
-        pytest.param("{}", "not a tokenizer", marks=pytest.mark.slow, id="object"),
+        pytest.param("", "not a tokenizer", id="empty"),
+        pytest.param("{}", "not a tokenizer", id="object"),
     ],
 )
 def test_token_ids_need_no_tokenizer(

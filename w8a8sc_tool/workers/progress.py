@@ -58,8 +58,8 @@ class Part(Progress):
         self._progress = progress
         self._left = max(0, planned_bytes)
         self._stage = stage
-        self._share = 1.0
-        self._rest = 0.0  # of a byte, which has not been counted yet
+        # Of what has begun in it: bytes there are, bytes they count for, bytes done.
+        self._total = self._planned = self._done = 0
 
     def __enter__(self) -> Part:
         if self._stage is not None:
@@ -71,7 +71,7 @@ class Part(Progress):
             self._progress.skip(self._left)
 
     def begin(self, label: str, total_bytes: int, copied_bytes: int = 0) -> None:
-        self._share = min(1.0, self._left / total_bytes) if total_bytes else 1.0
+        self._total, self._planned, self._done = total_bytes, min(total_bytes, self._left), 0
         self.stage(label)
 
     def stage(self, name: str) -> None:
@@ -88,8 +88,11 @@ class Part(Progress):
         self._progress.note(message)
 
     def _counted(self, bytes_done: int) -> int:
-        exact = bytes_done * self._share + self._rest
-        counted = min(int(exact), self._left)
-        self._rest = exact - int(exact)
+        before = self._counts_for(self._done)
+        self._done += bytes_done
+        counted = min(self._counts_for(self._done) - before, self._left)
         self._left -= counted
         return counted
+
+    def _counts_for(self, bytes_done: int) -> int:
+        return bytes_done * self._planned // self._total if self._total else bytes_done
