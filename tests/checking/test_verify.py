@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from w8a8sc_tool.checking.tree import _size
 from w8a8sc_tool.checking.verify import Report, verify
 from w8a8sc_tool.errors import InputError
 from w8a8sc_tool.io.safetensors import TensorFile
@@ -107,6 +108,25 @@ def test_files_missing_extra_truncated_swapped(sealed_copy: Path, sealed: Callab
     (sealed_copy / RANK0).rename(sealed_copy.parent / "away")
     (sealed_copy / RANK0).symlink_to(sealed_copy.parent / "away")
     assert_findings(check(sealed_copy, quick=True), "holds no links")
+
+
+def test_a_snapshot_in_the_cache_of_hugging_face(sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    """It is all links into the cache's own blobs, which are its files; a link to anywhere else is none."""
+    blobs = tmp_path / "models--acme--Toy" / "blobs"
+    folder = blobs.parent / "snapshots" / "0123" / "TP2" / "Toy-tp2"
+    for path in (blobs, folder):
+        path.mkdir(parents=True)
+    for number, file in enumerate(sorted(sealed(2).iterdir())):
+        shutil.copy(file, blobs / str(number))
+        (folder / file.name).symlink_to(f"../../../../blobs/{number}")
+    assert check(folder, quick=True).ok
+    assert _size(folder) == _size(sealed(2))
+    other = shutil.copytree(blobs, tmp_path / "models--acme--Other" / "blobs")
+    for name, target in (("config.json", Path("config.json")), (RANK0, other / (folder / RANK0).readlink().name)):
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+    findings = (f"{folder / 'config.json'}: not a regular file", f"{folder / RANK0}: a sealed directory holds no links")
+    assert_findings(check(folder, quick=True), *findings)
 
 
 def test_a_manifest_edited_by_hand_is_not_trusted(sealed_copy: Path) -> None:

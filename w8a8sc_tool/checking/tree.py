@@ -99,7 +99,7 @@ def verify_tree(
 def _size(directory: Path) -> int:
     """Bytes of a directory's files, about what there is to read; 0 for one that cannot be listed."""
     with suppress(InputError):
-        return sum(there.st_size for path in reading.entries(directory) if (there := reading.link_status(path)))
+        return sum(there.st_size for path in reading.entries(directory) if (there := reading.status(path)))
     return 0
 
 

@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint, Description, ModelConfig
 from ..checkpoint.beside import is_hidden, is_pointer_file
 from ..errors import AccessError, InputError
 from ..io import hashing, lfs, reading
+from ..io.folders import is_foreign_link
 from ..io.safetensors import StoredTensor, TensorFile
 from ..layouts import (
     ARCHITECTURES,
@@ -256,7 +257,7 @@ def _check_files(  # noqa: C901, PLR0912 - one check after the other, each with 
         path = present.get(entry.file)
         if path is None:
             continue
-        there = reading.link_status(path)
+        there = None if is_foreign_link(path) else reading.status(path)
         if there is None or not stat.S_ISREG(there.st_mode):
             yield Finding("not a regular file", str(path))
         elif there.st_size != entry.size and is_pointer_file(path):

@@ -37,6 +37,21 @@ def is_sharded_state(path: Path) -> bool:
     return reading.is_folder(path) and any(RANK_FILE.fullmatch(file.name) for file in reading.entries(path))
 
 
+def is_foreign_link(path: Path) -> bool:
+    """Whether a path is a link that a sealed directory cannot hold: what it leads to may change, or stay behind.
+
+    Hugging Face's cache is all links, from models--OWNER--NAME/snapshots into its own blobs: those are the files.
+    """
+    if not reading.is_link(path):
+        return False
+    if not reading.exists(path):  # or it leads in a circle, which has no real path
+        return True
+    blobs = reading.real_path(path).parent
+    snapshots = blobs.parent / "snapshots"
+    in_cache = blobs.name == "blobs" and blobs.parent.name.startswith("models--")
+    return not (in_cache and snapshots in reading.real_path(path.parent).parents)
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a folder looks like a checkpoint: a configuration and weights that are no rank's."""
     weights = reading.exists(path / "config.json") and reading.matching(path, "*.safetensors")

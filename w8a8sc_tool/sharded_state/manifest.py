@@ -13,7 +13,7 @@ import msgspec
 from .._version import VERSION
 from ..errors import InputError, refuse
 from ..io import hashing, lfs, reading
-from ..io.folders import MANIFEST
+from ..io.folders import MANIFEST, is_foreign_link
 from ..layouts import UNCOMPRESSED
 from ..planning import Options
 from ..planning.options import from_document
@@ -146,7 +146,7 @@ def load(folder: Path) -> Manifest | None:
     path = folder / NAME
     if reading.link_status(path) is None:
         return None
-    if reading.is_link(path):
+    if is_foreign_link(path):
         raise InputError("not a regular file", str(path))
     return parse(reading.whole(path, _LARGEST), str(path))
 

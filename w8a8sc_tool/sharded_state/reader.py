@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError, Problem
 from ..io import reading
-from ..io.folders import RANK_FILE, refuse_as_directory
+from ..io.folders import RANK_FILE, is_foreign_link, refuse_as_directory
 from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
 from .manifest import Manifest, RankEntry
@@ -38,7 +38,7 @@ class ShardedState:
                 state.problems.append(Problem(f"there is no rank {rank}", str(file), "remove the file"))
                 continue
             try:
-                if reading.is_link(file) and manifest is not None:
+                if manifest is not None and is_foreign_link(file):
                     raise InputError("a sealed directory holds no links", str(file))
                 state.ranks.setdefault(rank, []).append(TensorFile(file))
             except InputError as error:
