@@ -89,6 +89,7 @@ def test_a_conversion_and_what_follows(tiny: Path, tmp_path: Path, monkeypatch: 
     assert [line["command"] for line in whole if line["event"] == "start"] == ["compress", "verify", "reshard", "batch"]
     assert [line["exit_code"] for line in whole if line["event"] == "end"] == [0, 0, 0, 1]
     assert any("job 2 of 2 failed" in line["message"] for line in whole if line["event"] == "note")
+    assert [line["stage"] for line in whole if line["event"] == "stage"][-2:] == ["putting in place", "2 jobs"]
 
 
 def test_errors_are_logged(tmp_path: Path) -> None:
@@ -161,6 +162,25 @@ def test_progress_is_logged_every_few_seconds(tmp_path: Path, monkeypatch: pytes
     assert 18 <= len(lines) <= 20
     assert lines[10]["bytes_per_second"] == 100
     assert lines[10]["seconds_left"] == pytest.approx((10_000 - lines[10]["done_bytes"]) / 100, abs=2)
+
+
+def test_a_download_is_part_of_the_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told by an output of its own, before the command has one."""
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    log = tmp_path / "log"
+    with job_log.JobLog(log, "verify", {}) as journal:
+        for stage, seconds in (("downloading", 60.0), ("verifying", 5.0)):
+            meter = Meter(time.monotonic)
+            journal.watch(meter)
+            meter.begin(stage, 1, 0)
+            now[0] += seconds
+            meter.enter("finishing")
+        journal.done(0)
+    end = events(log)[-1]
+    assert end["seconds"] == 65 and end["stages"] == pytest.approx(
+        {"preparing": 0, "downloading": 60, "finishing": 0, "verifying": 5}, abs=0.1
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ class JobLog:
     def __init__(self, path: Path, command: str, options: Mapping[str, Any]) -> None:
         """Raises AccessError if the file cannot be written."""
         self._path = path
+        self._started = time.monotonic()
         self._meter = Meter()
+        self._stages: dict[str, float] = {}  # seconds, of meters that were watched before
         self._told = 0.0
         self._waiting = b""
         self._warned = False
@@ -66,7 +68,8 @@ class JobLog:
         self._end("failed" if exit_code else "done", exit_code)
 
     def watch(self, meter: Meter) -> None:
-        """Take the times of stages from a meter."""
+        """Take the times of stages from a meter, from now on: a download has one before the work has its own."""
+        self._stages = self._times()
         self._meter = meter
 
     # ------------------------------------------------------------------------------------------------------- progress
@@ -123,9 +126,16 @@ class JobLog:
             self._waiting = self._waiting[files.append(self._fd, self._path, self._waiting) :]
 
     def _end(self, outcome: str, exit_code: int) -> None:
-        stages = {stage: round(seconds, 3) for stage, seconds in self._meter.times().items()}
-        seconds = round(self._meter.seconds, 3)
+        stages = {stage: round(seconds, 3) for stage, seconds in self._times().items()}
+        seconds = round(time.monotonic() - self._started, 3)
         self.event("end", outcome=outcome, exit_code=exit_code, seconds=seconds, stages=stages)
+
+    def _times(self) -> dict[str, float]:
+        """Seconds of every stage so far, of all meters."""
+        times = dict(self._stages)
+        for stage, seconds in self._meter.times().items():
+            times[stage] = times.get(stage, 0.0) + seconds
+        return times
 
 
 def _versions() -> dict[str, str]:

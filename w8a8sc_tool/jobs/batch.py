@@ -189,8 +189,10 @@ def run_batch(
     if engine != "local":
         raise UsageError(f"there is no engine {engine!r}", remedy="engines: local, ray")
     outcomes: list[Outcome] = []
-    with working(progress, f"{len(batch.jobs)} jobs", sum(total), copied):
+    label = f"{len(batch.jobs)} jobs"
+    with working(progress, label, sum(total), copied):
         for job, nbytes in zip(batch.jobs, total):
+            progress.stage(label)
             if batch.stop_on_failure and any(not outcome.ok for outcome in outcomes):
                 outcomes.append(Outcome(job.model, job.sizes, "skipped"))
                 continue
