@@ -15,7 +15,7 @@ import pytest
 from w8a8sc_tool.errors import InputError, MissingError, WorkError
 from w8a8sc_tool.hub import download as module
 from w8a8sc_tool.hub.caches import cache_root, download_folder, fetched_bytes
-from w8a8sc_tool.hub.client import Client, Listing
+from w8a8sc_tool.hub.client import Client, Listing, _failure
 from w8a8sc_tool.hub.locate import locate
 from w8a8sc_tool.hub.names import Hub, HubName
 from w8a8sc_tool.io import reading
@@ -230,6 +230,16 @@ def test_a_client_that_is_not_there(hub: Hub, package: str, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingError, match=rf"'s client, {package}, is not installed: pip install 'w8a8sc\[hub\]'"):
         Client(hub, NAME).listing()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(502, "answered with error 502"), (200, "client failed (ValueError: odd)")]
+)
+def test_an_answer_that_is_no_error(status: int, message: str) -> None:
+    """A client may fail over an answer that was none."""
+    error = ValueError("odd")
+    error.status_code = status  # type: ignore[attr-defined]
+    assert message in str(_failure(error, "modelscope", NAME))
 
 
 @pytest.mark.parametrize(

@@ -207,13 +207,15 @@ def test_half_a_download_of_huggingface() -> None:
     listing.write_text("[")
     with pytest.raises(InputError, match=f"{blob} is unfinished"):
         locate(ID)
+    fill(blob.parent, "abc")
+    assert locate(ID) == folder  # it was fetched since, in another file
 
 
 @pytest.mark.parametrize("name", ["a.safetensors.incomplete", "a.safetensors_0_99", "a.safetensors.parallel_tmp"])
 def test_half_a_download_of_modelscope(name: str) -> None:
     folder = in_modelscope("master")
-    fill(folder, name.replace("a.safetensors", "pytorch_model.bin"), f"{FILES[1]}_0_99")
-    assert locate(ID) == folder  # neither is needed: the second is there
+    fill(folder, name.replace("a.safetensors", "pytorch_model.bin"), f"{FILES[1]}_0_99", "results_2024_05")
+    assert locate(ID) == folder  # the first is not needed, the second is there, and the third is a name of its own
     fill(folder, name)
     with pytest.raises(InputError, match=f"{name} is unfinished"):
         locate(ID)

@@ -26,8 +26,9 @@ _LARGEST_LISTING: Final = 64 << 20
 _LEVELS: Final = 8  # of a name in a listing
 _MOST_LEVELS: Final = 4  # of folders in a snapshot: TP4/NAME, and a folder beside the weights
 
-# What modelscope calls a file until it is whole: NAME_BEGIN_END is a piece of a large one.
-UNFINISHED: Final = re.compile(r"(.+)(?:\.incomplete|\.parallel_tmp|_\d+_\d+)")
+# What modelscope calls a file until it is whole: NAME_BEGIN_END is a piece of a large one. Behind another name than
+# that of weights it is taken for a name of its own, such as results_2024_05.
+UNFINISHED: Final = re.compile(r"(.+)(?:\.incomplete|\.parallel_tmp|(?<=\.safetensors)_\d+_\d+)")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def _in_huggingface(root: Path, name: HubName) -> Snapshot | None:
     if folder is None:
         raise OtherRevision([*_references(repository / "refs"), *(path.name for path in snapshots)])
     listed = _listing(repository / "trees" / f"{folder.name}.json")
-    blobs = reading.matching(repository / "blobs", "*.incomplete")
-    return Snapshot("huggingface", folder, folder.name, listed, tuple(blobs))
+    blobs = reading.matching(repository / "blobs", "*.incomplete")  # HASH.incomplete, or with a word between
+    begun = tuple(path for path in blobs if not reading.exists(path.parent / path.name.partition(".")[0]))
+    return Snapshot("huggingface", folder, folder.name, listed, begun)
 
 
 def _word(file: Path) -> str | None:

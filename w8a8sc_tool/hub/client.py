@@ -180,10 +180,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """HTTP's status, if a server answered."""
+    """HTTP's status, if a server answered with an error."""
     for holder in (error, getattr(error, "response", None)):
         code = getattr(holder, "status_code", None)
-        if isinstance(code, int):
+        if isinstance(code, int) and code >= 400:
             return code
     return None
 
