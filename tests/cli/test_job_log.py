@@ -145,6 +145,16 @@ def test_a_log_that_fails_later_is_a_warning_and_nothing_is_lost(
     assert warnings.count("\n") == 1
 
 
+def test_a_line_without_an_end_stays_one(tmp_path: Path) -> None:
+    """A command was killed while the disk was full: what follows is not joined to what is left of its last line."""
+    log = tmp_path / "log"
+    log.write_text('{"half')
+    for _ in range(2):
+        assert run(["verify", "/no/such", "-q", "--log", str(log)]) == 3
+    half, rest = log.read_text().split("\n", 1)
+    assert half == '{"half' and names([json.loads(line) for line in rest.splitlines()]) == ["start", "error", "end"] * 2
+
+
 def test_progress_is_logged_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .._version import VERSION
-from ..errors import AccessError, WorkError
-from ..io import files
+from ..errors import AccessError, InputError, WorkError
+from ..io import files, reading
 from ..text import one_line
 from .failures import failure
 from .meter import Meter
@@ -42,6 +43,7 @@ class JobLog:
         try:
             self._fd = files.append_to(path)
             try:
+                self._waiting = _rest_of_line(path)
                 self._event("start", command=command, options=dict(options), versions=_versions())
                 self._write()
             except BaseException:
@@ -136,6 +138,13 @@ class JobLog:
         for stage, seconds in self._meter.times().items():
             times[stage] = times.get(stage, 0.0) + seconds
         return times
+
+
+def _rest_of_line(path: Path) -> bytes:
+    """What ends the last line of a file: one that a command wrote on a full disk before it was killed has no end."""
+    with suppress(InputError):  # a pipe, or a file that may not be read
+        return b"" if reading.tail(path, 1) in (b"", b"\n") else b"\n"
+    return b""
 
 
 def _versions() -> dict[str, str]:
