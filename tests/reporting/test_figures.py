@@ -11,7 +11,7 @@ import pytest
 from w8a8sc_tool.checking.verify import verify
 from w8a8sc_tool.jobs.inspect import ModuleRow
 from w8a8sc_tool.layouts import UNCOMPRESSED
-from w8a8sc_tool.reporting.figures import Map, PerToken, letters_of, map_of, per_token, state_of
+from w8a8sc_tool.reporting.figures import Map, PerToken, letters_of, map_of, per_token, state_of, uncompressed
 from w8a8sc_tool.reporting.subjects import Subject, of_directory
 
 
@@ -30,6 +30,12 @@ def test_a_token_reads_all_but_the_embeddings(subject: Subject) -> None:
     before = after - sum(nbytes for name, nbytes in tensors if name in parts)
     before += sum(layer.n * layer.k for layer in compressed) * 2
     assert per_token(subject) == PerToken(before, after) and before > after
+
+
+def test_without_ratios_nothing_tells_what_there_was_before(subject: Subject) -> None:
+    unsealed = [replace(row, ratio=None) for row in subject.rows]
+    assert per_token(replace(subject, rows=unsealed)) is None
+    assert None in [uncompressed(row, subject.tp) for row in unsealed]
 
 
 def test_with_tied_embeddings_they_are_the_head(subject: Subject) -> None:

@@ -128,6 +128,25 @@ def test_bytes_that_were_read(sealed: Callable[[int], Path], tiny: Path, tmp_pat
     assert page.ok and f"{tiny}: every tensor is what it becomes" in text and "not read by this report" not in text
 
 
+def test_without_a_manifest_nothing_is_said_by_it(sealed_copy: Path, tmp_path: Path) -> None:
+    """Neither that bytes are what it says, nor what they would be uncompressed, nor that they can be proved."""
+    (sealed_copy / "w8a8sc_manifest.json").unlink()
+    page = report(sealed_copy, tmp_path / "r.html", read=True, processes=1)
+    text = page_of(page.page).text
+    assert page.ok and "Every byte was read; without a manifest, not all of them can be proved" in text
+    assert "what the manifest says" not in text and "prove every byte" not in text and "% less" not in text
+    assert "the same uncompressed not known" in text
+
+
+def test_commands_are_whole(sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    """However long they are: of other texts so long the middle is left out."""
+    folder = tmp_path / ("<b>" + "long-" * 40)
+    folder.symlink_to(sealed(1))
+    text = page_of(report(folder, tmp_path / "r.html").page).text
+    command = re.search(r"vllm serve .*? --load_format sharded_state", text)
+    assert command is not None and len(command[0]) > 600 and "…" not in command[0] and folder.name in command[0]
+
+
 def test_a_checkpoint(tiny: Path, tmp_path: Path) -> None:
     page = page_of(report(tiny, tmp_path / "r.html").page)
     check_alone(page)
@@ -246,9 +265,10 @@ def test_a_tree_and_the_outcome_of_a_batch(tree: Path, tmp_path: Path, capsys: p
     assert [str(subject.path) for subject in made.subjects] == directories and made.exit_code == 1
     head = page_of(made.page).text.partition("At a glance")[0]
     assert "The job of b failed: there is no <b>" in head
-    file.write_text("{}")
-    assert run(["report", str(file)]) == 3
-    assert "not the outcome of a batch" in capsys.readouterr().err
+    for wrong in ("{}", json.dumps([outcomes[0].document() | {"output_bytes": 10**400}])):
+        file.write_text(wrong)
+        assert run(["report", str(file)]) == 3
+        assert "not the outcome of a batch" in capsys.readouterr().err
 
 
 def test_what_is_refused_before_anything_is_read(
@@ -268,8 +288,9 @@ def test_what_is_refused_before_anything_is_read(
         report(sealed(1), tmp_path)
     with pytest.raises(InputError, match="no such file"):
         report(tmp_path / "none")
-    with pytest.raises(InputError, match="nothing that a report could be about"):
-        report(tmp_path, tmp_path / "r.html")
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="nothing that a report could be about"):
+        patch.setattr(job, "_Collection", None)
+        report([sealed(1), tmp_path], tmp_path / "r.html")
     with pytest.raises(UsageError):
         report([], tmp_path / "r.html")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

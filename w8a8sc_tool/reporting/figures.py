@@ -91,7 +91,7 @@ class PerToken:
 
 
 def per_token(subject: Subject) -> PerToken | None:
-    """What generating a token reads of a directory's weights; None if its modules or its config are not known.
+    """What generating a token reads of a directory's weights; None if its config, its modules or their ratios are not known.
 
     Decoder layers, the norm and the head behind them are read whole; of routed experts, those that a token chooses; of
     the embeddings one row, which does not count, but all of them if they are the head as well. What reads images does
@@ -101,9 +101,11 @@ def per_token(subject: Subject) -> PerToken | None:
         return None
     before = after = 0.0
     for row in subject.rows:
-        share = _share(row, subject.table, subject.config)
+        share, whole = _share(row, subject.table, subject.config), uncompressed(row, subject.tp)
+        if whole is None:
+            return None
         after += share * row.bytes
-        before += share * uncompressed(row, subject.tp)
+        before += share * whole
     return PerToken(round(before), round(after))
 
 
@@ -119,10 +121,12 @@ def _share(row: ModuleRow, table: Architecture, config: ModelConfig) -> float:
     return 1.0 if config.tied and row.name in embeddings else 0.0
 
 
-def uncompressed(row: ModuleRow, tp: int) -> int:
-    """Bytes of a directory's module, all ranks together, if its weight were not compressed."""
-    if row.quantization not in UNCOMPRESSED or row.ratio is None or row.shape is None:
+def uncompressed(row: ModuleRow, tp: int) -> int | None:
+    """Bytes of a directory's module, all ranks together, if its weight were not compressed; None if nothing tells."""
+    if row.quantization not in UNCOMPRESSED:
         return row.bytes
+    if row.ratio is None or row.shape is None:
+        return None
     n, k = row.shape
     whole = n * k * tp * (2 if row.quantization == "W16A16SC" else 1)
     return row.bytes + round((1 - row.ratio) * whole)

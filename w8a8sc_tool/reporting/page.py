@@ -29,7 +29,7 @@ _MOST_CELLS: Final = 6000  # of all maps together; one takes about 200 bytes, in
 _MOST_PROBLEMS: Final = 40  # shown per subject
 _MOST_NAMES: Final = 200  # modules named per reason
 _MOST_RANKS: Final = 64  # rows of a table of ranks
-_LONGEST: Final = 600  # characters of one text
+_LONGEST: Final = 600  # characters of one text that is not a command
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Content:
 def render(content: Content) -> str:
     """The page of a report; needs matplotlib and Jinja2."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     def shown(value: Any) -> Any:
         """Text as it is shown: on one line, without what is not to be shown, and of a length that can be read."""
@@ -68,7 +68,7 @@ def render(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": size, "markup": Markup}
+    environment.filters |= {"size": size, "markup": Markup, "whole": lambda text: escape(one_line(text))}
     with drawing():
         parts = _parts(content)
     text: str = environment.get_template("page.html").render(parts)
@@ -87,7 +87,7 @@ def _parts(content: Content) -> dict[str, Any]:
         "content": content,
         "subjects": list(zip(range(1, len(subjects) + 1), subjects, labels)),
         "most_problems": _MOST_PROBLEMS,
-        "read": bool(subjects) and all(item.verification and item.verification.contents_read for item in subjects),
+        "read": _read(subjects),
         "glance": [_glance(subject, label) for subject, label in zip(subjects, labels)],
         "checks": _side_by_side([_checks(subject) for subject in subjects]),
         "origin": list(_origin(subjects)),
@@ -99,6 +99,13 @@ def _parts(content: Content) -> dict[str, Any]:
         "commands": [(label, list(_commands(subject))) for subject, label in zip(subjects, labels)],
         "not_checked": list(_not_checked(content, labels)),
     }
+
+
+def _read(subjects: Sequence[Subject]) -> str:
+    """What reading says of subjects without problems: "proved", "read", or "" if not all of them were read."""
+    if not subjects or not all(item.verification and item.verification.contents_read for item in subjects):
+        return ""
+    return "proved" if all(item.manifest for item in subjects) else "read"
 
 
 def labels_of(subjects: Sequence[Subject]) -> list[str]:
@@ -305,7 +312,7 @@ def _bytes(known: Sequence[tuple[Subject, str]]) -> dict[str, Any]:
         "labels": labels,
         "groups": groups,
         "sums": [inspection.bytes for _, _, inspection in inspections],
-        "uncompressed": [sum(uncompressed(row, subject.tp) for row in subject.rows) for subject, _, _ in inspections],
+        "uncompressed": [_uncompressed_bytes(inspection.modules, subject.tp) for subject, _, inspection in inspections],
         "files": [_file_bytes(subject) for subject, _, _ in inspections],
         "ranks": [
             (label, sorted({group for rank in inspection.ranks for group in rank}, reverse=True), inspection.ranks)
@@ -314,6 +321,11 @@ def _bytes(known: Sequence[tuple[Subject, str]]) -> dict[str, Any]:
         ],
         "most_ranks": _MOST_RANKS,
     }
+
+
+def _uncompressed_bytes(rows: Sequence[ModuleRow], tp: int) -> str:
+    sizes = [uncompressed(row, tp) for row in rows]
+    return "not known" if None in sizes else size(sum(filter(None, sizes)))
 
 
 def _file_bytes(subject: Subject) -> str:
@@ -365,7 +377,8 @@ def _commands(subject: Subject) -> Iterator[tuple[str, str]]:
             yield "compress it", f"w8a8sc compress {path} {sizes}"
             yield "serve it as it is", f"w8a8sc serve {path} -- --tensor-parallel-size {subject.plans[0].tp}"
         return
-    yield "prove every byte of it", f"w8a8sc verify {path}"
+    sealed = subject.manifest is not None
+    yield "prove every byte of it" if sealed else "check what can be checked of it", f"w8a8sc verify {path}"
     if subject.problems:
         return
     if subject.advice is not None and subject.advice.command is None:

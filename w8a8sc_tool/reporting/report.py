@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -23,6 +23,7 @@ from ..io.folders import is_checkpoint, is_sharded_state, is_tree, refuse_tree
 from ..io.names import given_name
 from ..jobs.batch import Outcome
 from ..layouts import ARCHITECTURES
+from ..sharded_state.manifest import LARGEST_TP
 from ..workers.progress import Progress
 from .page import MARK, Content, render
 from .subjects import Subject, of_checkpoint, of_directory
@@ -90,11 +91,12 @@ def report(
         raise UsageError("no path is given")
     page = Path(output) if output is not None else default_output(folders[0])
     check_ready(page, overwrite=overwrite)
+    outcomes = [outcome for path in folders if not reading.is_folder(path) for outcome in outcomes_of(path)]
+    folders = [path for path in folders if reading.is_folder(path)]
+    for path in folders:
+        _check_subject(path)
     collection = _Collection(source, not read and source is None, processes, progress)
-    outcomes: list[Outcome] = []
-    for path in [path for path in folders if not reading.is_folder(path)]:
-        outcomes += outcomes_of(path)
-    for path in [path for path in folders if reading.is_folder(path)]:
+    for path in folders:
         collection.add(path)
     collection.add_outcomes(outcomes)
     return _write(page, collection)
@@ -145,12 +147,12 @@ class _Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An outcome as `batch --json` prints it."""
 
     model: str
-    tensor_parallel_sizes: list[int]
+    tensor_parallel_sizes: list[Annotated[int, msgspec.Meta(ge=1, le=LARGEST_TP)]]
     state: Literal["made", "done", "failed", "skipped"]
     error: str | None
     directories: list[str]
-    output_bytes: int
-    seconds: float
+    output_bytes: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
 
 
 def outcomes_of(path: Path) -> list[Outcome]:
@@ -172,6 +174,16 @@ def outcomes_of(path: Path) -> list[Outcome]:
     ]
 
 
+def _check_subject(path: Path) -> None:
+    """Raises InputError for a folder that is none of those that are reported on."""
+    reading.check_folder(path)
+    if not is_sharded_state(path) and not is_tree(path):
+        refuse_tree(path)
+        if not is_checkpoint(path):
+            remedy = "give a checkpoint, a sharded_state directory, or a published tree"
+            raise InputError("nothing that a report could be about", str(path), remedy)
+
+
 class _Collection:
     """What a report is to be about, each directory once, looked at as it is added."""
 
@@ -191,17 +203,12 @@ class _Collection:
         self.not_checked: list[str] = []
 
     def add(self, path: Path) -> None:
-        """A folder; raises InputError for one that is none of those that are reported on."""
-        reading.check_folder(path)
+        """A folder that `_check_subject` let through."""
         if is_sharded_state(path):
             self.add_directory(path)
         elif is_tree(path):
             self._add_tree(path)
         else:
-            refuse_tree(path)
-            if not is_checkpoint(path):
-                remedy = "give a checkpoint, a sharded_state directory, or a published tree"
-                raise InputError("nothing that a report could be about", str(path), remedy)
             self.subjects.append(of_checkpoint(path))
 
     def add_directory(self, path: Path, said: str = "") -> None:
