@@ -60,6 +60,8 @@ def test_the_map_has_the_layers_of_the_manifest(subject: Subject) -> None:
     assert [name.rpartition(".")[2] for name in whole.columns] == ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
     part = map_of(subject, 5)
     assert part.layers == [0] and part.left_out == len(whole.cells) - 4
+    wide = [replace(row, short_name=f"m{number}") for number in range(70) for row in subject.rows[2:3]]
+    assert len(map_of(replace(subject, rows=[replace(row, layer=0, linear=True) for row in wide]), 1000).columns) == 60
     assert map_of(Subject(Path(), "checkpoint", ""), 5) == Map([], [], {})
 
 

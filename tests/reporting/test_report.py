@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from w8a8sc_tool.conversion.convert import Compressed
 from w8a8sc_tool.errors import InputError, MissingError, Problem, UsageError
 from w8a8sc_tool.io.amounts import size
 from w8a8sc_tool.jobs.batch import Outcome
-from w8a8sc_tool.jobs.inspect import ModuleRow, inspect
+from w8a8sc_tool.jobs.inspect import Inspection, ModuleRow, inspect
 from w8a8sc_tool.reporting import report as job
 from w8a8sc_tool.reporting.page import MARK, Content, labels_of, render
 from w8a8sc_tool.reporting.subjects import Subject
@@ -193,6 +194,14 @@ HOSTILE = (
 )
 
 
+def directory(name: str, rows: list[ModuleRow], problems: list[Problem] | None = None) -> Subject:
+    """A directory of which these modules are known."""
+    path = Path(name[:99].replace("\0", ""))
+    by_rank = ({row.group: row.bytes for row in rows},)
+    inspection = Inspection(path, "sharded_state", name, 1, False, 1, rows, [], by_rank)
+    return Subject(path, "directory", name, 1, problems or [], rows=rows, inspection=inspection)
+
+
 def hostile_row(name: str, layer: int) -> ModuleRow:
     return ModuleRow(name, layer, name, f"TYPE{name}", (8, 8), 64, None if layer % 2 else 0.5, "source", True)
 
@@ -201,8 +210,9 @@ def test_names_stay_names_in_every_place() -> None:
     """Also those that a manifest would refuse: the page does not count on that."""
     rows = [hostile_row(name, number) for number, name in enumerate(HOSTILE)]
     problems = [Problem(name, name, name) for name in HOSTILE]
+    towers = [replace(row, layer=-1) for row in rows]
     subjects = [
-        Subject(Path(name[:99].replace("\0", "")), "directory", name, 1, problems, rows=rows) for name in HOSTILE
+        directory(name, [*rows, *towers] if not number else [], problems) for number, name in enumerate(HOSTILE)
     ]
     outcomes = [Outcome(name, (1,), "failed", name) for name in HOSTILE]
     html = render(Content(subjects, outcomes, problems, HOSTILE))
@@ -210,7 +220,7 @@ def test_names_stay_names_in_every_place() -> None:
     check_alone(page)
     assert "<script>alert(1)</script>" in page.text and "{{ 7 * 7 }}{% raw %}" in page.text
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", html)
-    assert "x" * 700 not in html
+    assert "x" * 700 not in html and "svg" in page.tags
 
 
 def test_names_in_files(sealed_copy: Path, tmp_path: Path) -> None:
@@ -226,17 +236,29 @@ def test_names_in_files(sealed_copy: Path, tmp_path: Path) -> None:
     assert "<img src=x onerror=alert(1)>" in page.text and "<svg onload=alert(1)>" in page.text
 
 
-def test_maps_beyond_all_measure_are_cut() -> None:
-    """Under two megabytes, whatever there is, and it says what is left out."""
-    rows = [
+def rows_of(layers: int, columns: int, outside: int) -> list[ModuleRow]:
+    inside = [
         ModuleRow(f"model.layers.{layer}.m{column}", layer, f"m{column}", "W8A8SC", (64, 64), 64, 0.5, None, True)
-        for layer in range(400)
-        for column in range(40)
+        for layer in range(layers)
+        for column in range(columns)
     ]
-    html = render(
-        Content([Subject(Path(f"d{number}"), "directory", f"m{number}", 1, rows=rows) for number in range(3)])
-    )
-    assert len(html) < 2_000_000
+    names = [f"visual.blocks.{number}.attn.qkv" for number in range(outside)]
+    return inside + [ModuleRow(name, -1, name, "FLOAT", (64, 64), 64, None, "source", True) for name in names]
+
+
+def test_maps_beyond_measure_are_cut_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("w8a8sc_tool.reporting.page._MOST_CELLS", 9)
+    page = Page(render(Content([directory("a", rows_of(4, 3, 201)), directory("b", rows_of(2, 3, 2))])))
+    assert "3 more modules are left out here" in page.text and "6 more modules are left out here" in page.text
+    assert "201 linear layers outside of the decoder, the first 200 " in page.text
+    assert "2 linear layers outside of the decoder module" in page.text
+
+
+@pytest.mark.slow
+def test_a_page_is_below_two_megabytes_whatever_there_is() -> None:
+    rows = rows_of(400, 40, 300)
+    html = render(Content([directory(f"m{number}", rows) for number in range(20)]))
+    assert 1_000_000 < len(html) < 2_000_000
 
 
 def test_labels_tell_subjects_apart() -> None:

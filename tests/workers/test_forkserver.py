@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -78,16 +77,23 @@ def test_the_first_pool_takes_the_server_that_was_started_early(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for half a minute, and reads of it, whose input is refused at once."""
-    steps: list[str] = []
+@pytest.mark.parametrize("asked", [False, True])
+def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(
+    kept: bool, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for half a minute, and reads of it, whose input is refused at once, or who is gone."""
+    loaded: list[bool] = []
     monkeypatch.setattr(kernel_cache, "is_complete", lambda folder: kept)
-    monkeypatch.setattr(select, "select", lambda *_: steps.append("asked for a worker"))
-    monkeypatch.setattr("w8a8sc_tool.codec.matrix.compile_kernels", lambda: steps.append("loaded"))
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        forkserver._load_kernels(theirs)
-    assert steps == (["loaded"] if kept else ["asked for a worker", "loaded"])
+    monkeypatch.setattr("w8a8sc_tool.codec.matrix.compile_kernels", lambda: loaded.append(True))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        with ours:
+            if asked:
+                ours.send(b"fork")
+                forkserver._load_kernels(theirs)
+        if not asked:
+            forkserver._load_kernels(theirs)
+    assert loaded == ([True] if kept or asked else [])
 
 
 def test_a_killed_server_ends_nothing_and_is_replaced() -> None:

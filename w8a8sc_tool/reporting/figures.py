@@ -13,6 +13,7 @@ from ..layouts.words import Embedding
 from ..planning import FALLBACK_REASONS
 from .subjects import Subject
 
+_MOST_COLUMNS: Final = 60  # of a map; a decoder layer has about ten linear layers, all of its experts being one
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -51,7 +52,7 @@ def map_of(subject: Subject, most: int) -> Map:
         order = {name: number for number, name in enumerate(subject.table.linear_names)}
         columns.sort(key=lambda name: order.get(name, len(order)))
     layers = sorted({row.layer for row in rows})
-    columns = columns[: max(1, most)]
+    columns = columns[: max(1, min(most, _MOST_COLUMNS))]
     layers = layers[: most // max(1, len(columns))]
     shown = {*layers}, {*columns}
     cells = {(row.layer, row.short_name): row for row in rows if row.layer in shown[0] and row.short_name in shown[1]}
@@ -91,7 +92,7 @@ class PerToken:
 
 
 def per_token(subject: Subject) -> PerToken | None:
-    """What generating a token reads of a directory's weights; None if its config, its modules or their ratios are not known.
+    """What generating a token reads of a directory's weights; None if config, modules or ratios are not known.
 
     Decoder layers, the norm and the head behind them are read whole; of routed experts, those that a token chooses; of
     the embeddings one row, which does not count, but all of them if they are the head as well. What reads images does

@@ -26,6 +26,7 @@ MARK: Final = "<!DOCTYPE html>\n<!-- a report of w8a8sc -->\n"
 """The beginning of every report, by which one is known."""
 
 _MOST_CELLS: Final = 6000  # of all maps together; one takes about 200 bytes, in picture and table
+_MOST_OUTSIDE: Final = 2000  # linear layers outside of the decoder, of all subjects together
 _MOST_PROBLEMS: Final = 40  # shown per subject
 _MOST_NAMES: Final = 200  # modules named per reason
 _MOST_RANKS: Final = 64  # rows of a table of ranks
@@ -261,7 +262,8 @@ def _maps(known: Sequence[tuple[Subject, str]]) -> dict[str, Any]:
                 else "",
                 "headings": [pictures.shortened(column) for column in content.columns],
                 "rows": [(layer, [_cell(row, scale, letters) for row in rows]) for layer, rows in content.rows()],
-                "others": [_other(row) for row in _outside(subject)],
+                "outside": len(_outside(subject)),
+                "others": [_other(row) for row in _outside(subject)[: min(_MOST_NAMES, _MOST_OUTSIDE // len(maps))]],
             }
             for number, (subject, label, content) in enumerate(maps)
         ],
@@ -289,7 +291,7 @@ def _cell(row: ModuleRow | None, scale: pictures.Scale | None, letters: dict[Sta
 
 def _outside(subject: Subject) -> list[ModuleRow]:
     """Linear layers that stand outside the decoder's layers: a tower's."""
-    return [row for row in subject.rows if row.layer < 0 and row.linear][:_MOST_NAMES]
+    return [row for row in subject.rows if row.layer < 0 and row.linear]
 
 
 def _other(row: ModuleRow) -> tuple[str, str, str]:

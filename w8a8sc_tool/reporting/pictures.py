@@ -16,6 +16,7 @@ from .svg import INK, PAPER, PLAIN, inline
 
 _STEPS: Final = 8  # colours of ratios that can be told apart
 _LONGEST_NAME: Final = 28  # characters of a name beside an axis
+_LONGEST_TITLE: Final = 300  # characters of what a cell says when it is pointed at
 _GIB: Final = 1 << 30
 # Okabe and Ito's colours, which are told apart with any eyes, on light and on dark.
 _HUES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a", "#b0a000")
@@ -92,7 +93,7 @@ def map_picture(content: Map, scale: Scale | None, letters: Mapping[State, str],
             state = state_of(row)
             corners.append([(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)])
             colours.append(PLAIN if state or scale is None else scale.colours[scale.number(row.ratio or 0)])
-            titles.append(f"layer {layer}, {one_line(column)[:80]}: {spoken(row)}")
+            titles.append(one_line(f"layer {layer}, {column[:80]}: {spoken(row)}"[:_LONGEST_TITLE]))
             if state is not None:
                 axes.text(x + 0.5, y + 0.5, letters[state], ha="center", va="center", fontsize=7)
     cells = PolyCollection(corners, facecolors=colours, edgecolors=PAPER, linewidths=0.8, clip_on=False)
@@ -139,7 +140,7 @@ def _stacked(axes: Any, labels: Sequence[str], parts: Mapping[str, Sequence[floa
     left: list[float] = [0] * len(labels)
     for number, (part, values) in enumerate(parts.items()):
         hue = _HUES[number % len(_HUES)]
-        axes.barh(range(len(labels)), values, left=left, height=0.62, color=hue, label=part)
+        axes.barh(range(len(labels)), values, left=left, height=0.62, color=hue, label=one_line(part)[:60])
         left = [start + value for start, value in zip(left, values)]
     axes.set_yticks(range(len(labels)), labels)
 

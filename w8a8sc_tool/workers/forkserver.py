@@ -181,7 +181,10 @@ def _load_kernels(parent: socket.socket) -> None:
 
     folder = kernel_cache.cache_folder()
     if folder is None or not kernel_cache.is_complete(folder):
-        select.select([parent], [], [])
+        waiting = select.poll()
+        waiting.register(parent, select.POLLIN)
+        if waiting.poll()[0][1] & select.POLLHUP:  # the parent is gone: nobody needs them
+            return
     from ..codec.matrix import compile_kernels
 
     compile_kernels()
