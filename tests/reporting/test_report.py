@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -121,6 +122,12 @@ def test_the_same_report_again_replaces_it_and_leaves_nothing_beside(
     name = f"{sealed(1).name}-report.html"
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert f"{name}: " in capsys.readouterr().out
+
+
+def test_a_directory_given_twice_is_shown_once(sealed: Callable[[int], Path], tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(sealed(2))
+    assert len(report([sealed(2), link, os.path.relpath(sealed(2))], tmp_path / "x.html").subjects) == 1
 
 
 def test_bytes_that_were_read(sealed: Callable[[int], Path], tiny: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -144,3 +146,21 @@ def test_it_ends_with_its_process(tmp_path: Path) -> None:
     first, second = map(int, ran.stdout.split())
     assert first == second and not alive(first)
     assert not ran.stderr
+
+
+def test_a_caller_with_many_open_files() -> None:
+    """select takes no descriptor above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1100:
+        pytest.skip("no more than 1024 files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    ours, theirs = socket.socketpair()
+    high = socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD, 1050))
+    try:
+        assert not forkserver._has_message(high, 0)
+        theirs.send(b"ready")
+        assert forkserver._has_message(high, 0)
+    finally:
+        for end in (ours, theirs, high):
+            end.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

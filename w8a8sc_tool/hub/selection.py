@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 from ..checkpoint.beside import WEIGHT_SUFFIXES, is_hidden
-
-_SIZE: Final = re.compile(r"TP([1-9]\d{0,3})")
+from ..io.folders import size_of_folder
 
 # Weights of other formats, which lie beside safetensors files on some hubs.
 _OTHER_WEIGHTS: Final = (
@@ -30,5 +28,4 @@ def needed(names: Iterable[str], tp: int | None) -> list[str]:
 
 def sizes_of(names: Iterable[str]) -> list[int]:
     """The tensor-parallel sizes of a published tree, by its files' names; empty if it is none."""
-    matches = (_SIZE.fullmatch(name.split("/")[0]) for name in names if "/" in name)
-    return sorted({int(match[1]) for match in matches if match})
+    return sorted({size for name in names if "/" in name and (size := size_of_folder(name.split("/")[0])) is not None})

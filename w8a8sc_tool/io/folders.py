@@ -91,8 +91,13 @@ def _shown(folder: Path) -> list[Path]:
 
 def size_in_tree(directory: Path) -> int | None:
     """The tensor-parallel size that the folders of a tree give for a directory; None if they give none."""
-    names = (_SIZE.fullmatch(name) for name in (directory.parent.name, directory.name))
-    return next((int(match[1]) for match in names if match), None)
+    return next(filter(None, map(size_of_folder, (directory.parent.name, directory.name))), None)
+
+
+def size_of_folder(name: str) -> int | None:
+    """The tensor-parallel size that a folder of a tree is named after; None for another name."""
+    match = _SIZE.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def _directories(folder: Path, levels: int, looked_at: list[int]) -> Iterator[Path]:

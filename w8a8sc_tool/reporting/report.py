@@ -213,7 +213,7 @@ class _Collection:
 
     def add_directory(self, path: Path, said: str = "") -> None:
         """A directory. said: what is known of a check of it."""
-        if path not in self._seen:
+        if self._is_new(path):
             verification = verified(path, self._checkpoint, self._quick, self._processes, self._progress)
             self._add_verified(verification, said)
 
@@ -224,11 +224,17 @@ class _Collection:
         self.tree_problems += [Problem(finding.message, finding.where) for finding in tree.findings]
         self.not_checked += tree.not_checked
         for verification in tree.reports:
-            if verification.directory not in self._seen:
+            if self._is_new(verification.directory):
                 self._add_verified(verification)
 
+    def _is_new(self, directory: Path) -> bool:
+        """Whether a directory, by whatever path, was not added before."""
+        directory = reading.real_path(directory)
+        new = directory not in self._seen
+        self._seen.add(directory)
+        return new
+
     def _add_verified(self, verification: Report, said: str = "") -> None:
-        self._seen.add(verification.directory)
         self.subjects.append(of_directory(verification, said))
 
     def add_outcomes(self, outcomes: Sequence[Outcome]) -> None:

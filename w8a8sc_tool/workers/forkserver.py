@@ -106,7 +106,7 @@ class ForkServer:
 
     def _is_ready(self, *, wait: bool) -> bool:
         """Whether the server has its kernels and forks; its first message says so."""
-        if not self._ready and (wait or select.select([self._control], [], [], 0)[0]):
+        if not self._ready and (wait or _has_message(self._control, 0)):
             self._ready = self._control.recv(_MESSAGE_BYTES) == _READY
         return self._ready
 
@@ -166,7 +166,7 @@ def serve(control: int) -> None:
     Kernels that are not on disk yet are compiled here first, once for all workers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.disable()  # what is imported stays: looking through it again and again takes an eighth of the time
+    gc.disable()  # what is imported stays: looking through it again and again takes a tenth of the time
     parent = socket.socket(fileno=control)
     with contextlib.suppress(Exception):  # a worker that needs them says what is wrong
         _load_kernels(parent)
@@ -180,14 +180,22 @@ def _load_kernels(parent: socket.socket) -> None:
     from ..codec import kernel_cache
 
     folder = kernel_cache.cache_folder()
-    if folder is None or not kernel_cache.is_complete(folder):
-        waiting = select.poll()
-        waiting.register(parent, select.POLLIN)
-        if waiting.poll()[0][1] & select.POLLHUP:  # the parent is gone: nobody needs them
-            return
+    kept = folder is not None and kernel_cache.is_complete(folder)
+    if not kept and not _has_message(parent):  # the parent is gone: nobody needs them
+        return
     from ..codec.matrix import compile_kernels
 
     compile_kernels()
+
+
+def _has_message(control: socket.socket, milliseconds: int | None = None) -> bool:
+    """Wait, at most so long, for a message; False without one, and once the other side is gone.
+
+    Not by select, which takes no descriptor above 1023: a host program may have more.
+    """
+    waiting = select.poll()
+    waiting.register(control, select.POLLIN)
+    return any(event & select.POLLIN and not event & select.POLLHUP for _, event in waiting.poll(milliseconds))
 
 
 def _answer_requests(parent: socket.socket) -> None:
