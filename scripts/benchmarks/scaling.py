@@ -7,9 +7,9 @@ The model. A job's time on N cores is
 start: until the first worker works, and what is left of a job that converts next to nothing; in seconds, because the
 parent imports and reads while the process that workers come from loads the kernels. The rest is measured in one
 process, in processor time, with the output in memory; a disk is not part of it. work: all that workers do; forks:
-workers start one after the other while others work; longest unit: the largest module, which one worker makes, with a
-thread that reads ahead if it is not compressed: the longer of the two; parent: the parent's time for all units; busiest
-file: the writing into one rank's file, which Linux lets one process at a time do.
+workers start one after the other while others work; longest unit: the largest module, which one worker makes, with
+threads that read, hash and write if it is not compressed: the busiest of these; parent: the parent's time for all
+units; busiest file: the writing into one rank's file, which Linux lets one process at a time do.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -43,9 +45,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.units: defaultdict[str, float] = defaultdict(float)  # the working thread's
-        self.readers: defaultdict[str, float] = defaultdict(float)  # other threads', meanwhile
+        self.threads: defaultdict[str, defaultdict[int, float]] = defaultdict(lambda: defaultdict(float))  # others'
         self.files: defaultdict[str, float] = defaultdict(float)
         self.first = self.last = 0.0  # when units were first and last at work
+        self.task = ""  # the unit at work
 
 
 def run(rounds: int, json: str | None, folder: str, memory: str, layers: int, vocabulary: int, times: int) -> None:
@@ -106,30 +109,45 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
 
     class TimedWorker(InProcess):
         def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
-            started, processor = time.thread_time(), time.process_time()
+            started = time.thread_time()
             clock.first = clock.first or started
+            clock.task = task
             super().call(number, task, method, *arguments)
             clock.last = time.thread_time()
             clock.units[task] += clock.last - started
-            clock.readers[task] += time.process_time() - processor - (clock.last - started)
+
+    class TimedThreads(ThreadPoolExecutor):
+        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+            task = clock.task
+
+            def timed() -> Any:
+                started = time.thread_time()
+                try:
+                    return function(*arguments, **keywords)
+                finally:
+                    clock.threads[task][threading.get_ident()] += time.thread_time() - started
+
+            return super().submit(timed)
 
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
     started = time.thread_time()
     with (
         mock.patch("w8a8sc_tool.conversion.conversion.Pool", TimedWorker),
+        mock.patch("w8a8sc_tool.checkpoint.reader.ThreadPoolExecutor", TimedThreads),
+        mock.patch("w8a8sc_tool.conversion.write_behind.ThreadPoolExecutor", TimedThreads),
         mock.patch.object(files, "write_at", timed_write),
     ):
         compress(model, out, tp=tp, verify=False, processes=MANY)
     ended = time.thread_time()
     working = sum(clock.units.values())
     longest = max(
-        max(seconds, clock.readers[name]) * (times if "layers" not in name else 1)
+        max(seconds, *clock.threads[name].values(), 0) * (times if "layers" not in name else 1)
         for name, seconds in clock.units.items()
     )
     return {
         "start": _start(model, out) + clock.first - started,
-        "work": (working + sum(clock.readers.values())) * times,
+        "work": (working + sum(sum(each.values()) for each in clock.threads.values())) * times,
         "longest unit": longest,
         "parent": (clock.last - clock.first - working) * times,
         "busiest file": max(clock.files.values()) * times,

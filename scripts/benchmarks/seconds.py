@@ -30,8 +30,11 @@ _KERNEL: _Classes = (
 # Code outside of the kernel, by its file.
 _FILES: _Classes = (
     ("hash", ("blake3",)),
-    ("codec's kernels", ("perf-", "JIT", "//anon")),
-    ("Python, start and imports included", ("python", "_core", "_json", "ld-linux", "llvmlite", "numba")),
+    ("codec's kernels", ("perf-", "JIT", "anon")),
+    (
+        "Python, start and imports included",
+        ("python3", "_core", "_json", "ld-linux", "llvmlite", "_dispatcher"),
+    ),
     ("copies, cuts, comparisons (numpy, libc)", ("_multiarray", "libc.so")),
 )
 
@@ -79,5 +82,5 @@ def _spent_on(stack: list[str]) -> str:
         frames = [frame for frame in stack if "kernel" in frame.rpartition("(")[2]]
         classes, words = _KERNEL, " ".join(frames)
     else:
-        classes, words = _FILES, stack[0].rpartition("(")[2]
+        classes, words = _FILES, stack[0].rpartition("(")[2].rpartition("/")[2]  # folders have Python's name, too
     return next((name for name, parts in classes if any(part in words for part in parts)), "other")

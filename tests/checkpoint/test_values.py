@@ -84,3 +84,13 @@ def test_offsets_become_int8(value: int) -> None:
 def test_offsets_that_vllm_would_wrap_are_refused(value: float) -> None:
     with pytest.raises(InputError, match="layer.weight is"):
         to_offset(np.array([value], np.float32), "F32", source("F32"))
+
+
+def test_every_bfloat16_is_the_same_by_the_kernel_and_by_numpy() -> None:
+    """Each of those that fit at every position of a step; the last step overlaps the one before it."""
+    magnitudes = np.arange(0x4780, dtype=np.uint16)
+    for shift in (0, 1, 31):
+        bits = np.concatenate([magnitudes[shift:], magnitudes | 0x8000, magnitudes[: shift + 5]])
+        wide = (bits.astype(np.uint32) << 16).view(np.float32)
+        converted = to_float16(bits, "BF16", source("BF16"))
+        np.testing.assert_array_equal(converted.view(np.uint16), wide.astype(np.float16).view(np.uint16))

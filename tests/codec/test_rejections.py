@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -31,9 +33,25 @@ def encoded(weight: np.ndarray = WEIGHT, sparsity: str = "low") -> EncodedMatrix
 
 
 def decode(matrix: EncodedMatrix, **changes: object) -> np.ndarray:
+    """Decode a matrix, by way of `MatrixDecoder.check` too, which has to say the same of it."""
     tensors = {"weight": matrix.weight, "index": matrix.index, "info": matrix.info} | changes
     options = {key: tensors.pop(key) for key in ("sparsity", "strict", "canonical") if key in tensors}
-    return decode_matrix(tensors["weight"], tensors["index"], tensors["info"], **options)  # type: ignore[arg-type]
+    arguments = tensors["weight"], tensors["index"], tensors["info"]
+    try:
+        result = decode_matrix(*arguments, **options)  # type: ignore[arg-type]
+    except TileError as error:
+        with pytest.raises(TileError) as checked:
+            check(*arguments, **options)
+        assert str(checked.value) == str(error)
+        raise
+    check(*arguments, **options)
+    return result
+
+
+def check(weight: Any, index: Any, info: Any, sparsity: Any = None, **rules: Any) -> None:
+    decoder = MatrixDecoder(index, info, weight_bytes=weight.nbytes, sparsity=sparsity)
+    for block in decoder.blocks():
+        decoder.check(block, weight[block.first_byte : block.last_byte], **rules)
 
 
 def entries(matrix: EncodedMatrix) -> np.ndarray:

@@ -16,10 +16,12 @@ from w8a8sc_tool.codec.intrinsics import address_of
 from w8a8sc_tool.codec.vectors import (
     U8x64,
     U16x32,
+    U32x32,
     U64x4,
     U64x8,
     VectorType,
     above,
+    add_as_floats,
     choose,
     equal,
     floor_log2,
@@ -28,6 +30,7 @@ from w8a8sc_tool.codec.vectors import (
     lower_half,
     prefetch,
     reinterpret,
+    resize,
     splat,
     store,
     upper_half,
@@ -192,3 +195,27 @@ def test_types_are_told_apart() -> None:
     for wrong in (kernel, with_float, of_another_size):
         with pytest.raises(numba.TypingError):
             numba.njit(wrong)(0)
+
+
+def test_resize_cuts_or_extends_lanes() -> None:
+    narrow = values(U16x32)
+    wide = narrow.astype(np.uint32) * 0x10003
+
+    def kernel(target, x, y):  # type: ignore[no-untyped-def]
+        store(target, resize(U32x32, load(U16x32, x)))
+        store(target + 128, resize(U16x32, load(U32x32, y)))
+
+    result = run(kernel, np.zeros(192, np.uint8), narrow, wide)
+    assert np.array_equal(result[:128].view(np.uint32), narrow)
+    assert np.array_equal(result[128:].view(np.uint16), wide.astype(np.uint16))
+
+
+def test_bits_of_floats_are_added_as_floats() -> None:
+    """Rounded to nearest even, as numpy does."""
+    floats = np.random.default_rng(0).normal(0, 1e-6, 32).astype(np.float32)
+
+    def kernel(target, x):  # type: ignore[no-untyped-def]
+        store(target, add_as_floats(load(U32x32, x), 0x3F000000))
+
+    result = run(kernel, np.zeros(32, np.uint32), floats)
+    assert np.array_equal(result.view(np.float32), floats + np.float32(0.5))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ def blocks(
     outputs: the same tensor at several tensor-parallel sizes. Every source byte is read once, however many ranks of
     however many outputs use it. The pieces of a rank come in order.
 
-    ahead: of a large tensor, have a thread read and hash the next piece while the caller works on this one, which
-    nearly halves the time on a core that is free, and takes a little more of the processor's.
+    ahead: of a large tensor, have threads read and hash the next pieces while the caller works on this one, which
+    takes less time on cores that are free, and a little more of the processors'.
     """
     if outputs[0].conversion in ("ones", "zeros"):
         for number, output in enumerate(outputs):
@@ -132,13 +131,7 @@ def _read(
         for begin, end in pieces:
             yield begin, reader.read_rows(source, begin, end)
         return
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(reader.read_rows, source, *pieces[0])
-        for (begin, _), after in zip_longest(pieces, pieces[1:]):
-            rows = following.result()
-            if after is not None:
-                following = thread.submit(reader.read_rows, source, *after)
-            yield begin, rows
+    yield from reader.read_ahead(source, pieces)
 
 
 def _shared_rows(

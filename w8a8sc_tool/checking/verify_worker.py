@@ -61,9 +61,8 @@ class Verifier:
         for block in decoder.blocks():
             payload = self._payload(weight, block)
             state.update(as_bytes(payload))
-            out = np.empty((block.last_row - block.first_row, decoder.tiling.k), np.int8)
             try:
-                decoder.decode(block, payload, out, canonical=canonical)
+                decoder.check(block, payload, canonical=canonical)
             except CodecError as problem:
                 findings.append(Finding(str(problem), where))
         return findings + _hash_finding(weight, state)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, WorkError
 from ..io import hashing, reading
+from ..io.files import as_bytes
 from ..io.safetensors import DTYPES
 from .tensors import FileTensor, SourceTensor
 
 T = TypeVar("T")
+
+_READERS: Final = 2  # threads that read a large tensor: one of them alone takes longer than hashing does
+_AHEAD: Final = 6  # pieces that are being read, hashed, or wait
 
 
 class SourceReader:
@@ -42,9 +48,43 @@ class SourceReader:
 
     def read_rows(self, source: SourceTensor, first: int, last: int) -> npt.NDArray[Any]:
         """Rows [first, last) of a tensor as a two-dimensional array, BF16 as its bits; a scalar has one row."""
-        columns = int(np.prod(source.shape[1:], dtype=np.int64))
-        rows = np.empty((last - first, columns), DTYPES[source.dtype])
+        rows = _empty_rows(source, first, last)
         source.read_into(self, first, rows)
+        return rows
+
+    def read_ahead(
+        self, source: SourceTensor, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Ranges of rows, one after the other, each with its first row, read while the caller works on those before.
+
+        A tensor in a file is read by several threads and hashed by another one; any other by a single one.
+        """
+        with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(1) as hasher:
+
+            def start(first: int, last: int) -> Future[npt.NDArray[Any]]:
+                if not isinstance(source, FileTensor):
+                    return hasher.submit(self.read_rows, source, first, last)
+                unhashed = readers.submit(self._read_unhashed, source, first, last)
+                return hasher.submit(self._hashed, source, first, unhashed)
+
+            if isinstance(source, FileTensor):
+                self._open(source)
+            waiting: deque[Future[npt.NDArray[Any]]] = deque(start(*rows) for rows in ranges[:_AHEAD])
+            for number, (first, _) in enumerate(ranges):
+                rows = waiting.popleft().result()
+                if number + _AHEAD < len(ranges):
+                    waiting.append(start(*ranges[number + _AHEAD]))
+                yield first, rows
+
+    def _read_unhashed(self, source: FileTensor, first: int, last: int) -> npt.NDArray[Any]:
+        rows = _empty_rows(source, first, last)
+        begin = source.begin + source.offset(first, rows)
+        reading.read_at(self._open(source), Path(source.path), as_bytes(rows), begin, source.name)
+        return rows
+
+    def _hashed(self, source: FileTensor, first: int, unhashed: Future[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        rows = unhashed.result()
+        self._hash(source, source.offset(first, rows), as_bytes(rows))
         return rows
 
     def read_file(self, source: FileTensor, offset: int, view: memoryview) -> None:
@@ -98,3 +138,8 @@ class SourceReader:
                     *(str(path), "run the command again"),
                 )
         return self._files[source.path]
+
+
+def _empty_rows(source: SourceTensor, first: int, last: int) -> npt.NDArray[Any]:
+    """Memory for rows [first, last) of a tensor, two-dimensional."""
+    return np.empty((last - first, int(np.prod(source.shape[1:], dtype=np.int64))), DTYPES[source.dtype])

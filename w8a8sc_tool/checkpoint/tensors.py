@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
+
+from ..io.files import as_bytes
 
 if TYPE_CHECKING:
     from .reader import SourceReader
@@ -67,10 +68,14 @@ class FileTensor(msgspec.Struct, frozen=True):
         return True
 
     def read_into(self, reader: SourceReader, first: int, rows: npt.NDArray[Any]) -> None:
-        offset = first * rows.shape[1] * rows.dtype.itemsize
+        reader.read_file(self, self.offset(first, rows), as_bytes(rows))
+
+    def offset(self, first: int, rows: npt.NDArray[Any]) -> int:
+        """Where the rows from `first` on begin, in bytes from the tensor's beginning; rows: an array for them."""
+        offset: int = first * rows.shape[1] * rows.itemsize
         if self.begin + offset + rows.nbytes > self.end:
             raise ValueError(f"rows beyond the end of {self.name}")
-        reader.read_file(self, offset, memoryview(rows.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
+        return offset
 
     def hash(self, reader: SourceReader) -> str:
         return reader.hash_file(self)

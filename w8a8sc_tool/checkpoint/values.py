@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -19,17 +18,7 @@ def to_float32(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-# Bits of 65536, the smallest bfloat16 that float16 cannot hold: what lies below converts without a look at overflow.
-_BFLOAT16_LIMIT: Final = 0x4780
-_MAGNITUDE: Final = 0x7FFF
-_LOOKUP_VALUES: Final = 1 << 14  # with its indexes, eight bytes each, a piece stays in a core's second-level cache
-
-
-@lru_cache(maxsize=1)
-def _bfloat16_table() -> npt.NDArray[np.float16]:
-    """float16 [65536]: every bfloat16, by its bits; looking up is faster than converting."""
-    with np.errstate(over="ignore"):
-        return to_float32(np.arange(65536, dtype=np.uint16), "BF16").astype(np.float16)
+_WORTH_A_KERNEL: Final = 1 << 12  # values; fewer are converted by numpy, without a need for compiled kernels
 
 
 def to_float16(values: npt.NDArray[Any], dtype: str, source: SourceTensor) -> npt.NDArray[np.float16]:
@@ -39,8 +28,8 @@ def to_float16(values: npt.NDArray[Any], dtype: str, source: SourceTensor) -> np
     """
     if dtype == "F16":
         return values.view(np.float16)
-    if dtype == "BF16" and (looked_up := _look_up(values)) is not None:
-        return looked_up
+    if dtype == "BF16" and (converted := _by_kernel(values)) is not None:
+        return converted
     wide = to_float32(values, dtype)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float16)
@@ -56,20 +45,14 @@ def to_float16(values: npt.NDArray[Any], dtype: str, source: SourceTensor) -> np
     return narrow
 
 
-def _look_up(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.float16] | None:
-    """bfloat16 bits of any shape as float16, C-contiguous; None if a magnitude is too large for it, or infinite."""
-    table, flat = _bfloat16_table(), values.reshape(-1)
-    result = np.empty(flat.shape, np.float16)
-    indexes = np.empty(min(flat.size, _LOOKUP_VALUES), np.intp)
-    for begin in range(0, flat.size, _LOOKUP_VALUES):
-        piece = flat[begin : begin + _LOOKUP_VALUES]
-        if (piece & _MAGNITUDE).max() >= _BFLOAT16_LIMIT:
-            return None
-        where = indexes[: piece.size]
-        np.copyto(where, piece)
-        # Every index is in the table: "wrap" only keeps numpy from looking first.
-        np.take(table, where, out=result[begin : begin + piece.size], mode="wrap")
-    return result.reshape(values.shape)
+def _by_kernel(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.float16] | None:
+    """Many bfloat16, by their bits, as float16, C-contiguous; None if one is too large for it, infinite or a NaN."""
+    if values.size < _WORTH_A_KERNEL:
+        return None
+    from ..codec.float16 import convert_bfloat16  # it brings numba along
+
+    result = np.empty(values.shape, np.float16)
+    return result if convert_bfloat16(np.ascontiguousarray(values), result) else None
 
 
 def to_scale_bits(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.int64]:

@@ -27,8 +27,8 @@ standard error, and keeps them on disk; importing this room does nothing. `ensur
 Files in reading order: format (constants, codes), tables (what follows from them), tiling (sections 3 and 4), shares
 (5), dictionary (6), streams (7, 9 to 11), then the encoder: encode with a plain coder and one by vectors for each mode,
 and the symbols that the latter begin with; the decoder: decode, decode_packets (every rule, 8 and 13), decode_groups
-(the same, fast); matrix (12), provenance (what a compressed weight shows of its encoder). Below them intrinsics and
-vectors, what numba lacks, and jit and kernel_cache. They import nothing of the package.
+(the same, fast); matrix (12), provenance (what a compressed weight shows of its encoder); float16, which codes nothing.
+Below them intrinsics and vectors, what numba lacks, and jit and kernel_cache. They import nothing of the package.
 """
 
 from __future__ import annotations

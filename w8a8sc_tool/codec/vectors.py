@@ -204,6 +204,35 @@ def reinterpret(typing_context: Any, to: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def resize(typing_context: Any, to: Any, vector: Any) -> Any:
+    """The same lanes as a vector of another type: cut to fewer bits, or extended with zeros."""
+    result = to.instance_type
+    if result.lanes != vector.lanes:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        change = builder.trunc if result.bits < vector.bits else builder.zext
+        return change(arguments[1], result.llvm())
+
+    return result(to, vector), generate
+
+
+@intrinsic
+def add_as_floats(typing_context: Any, vector: Any, number: Any) -> Any:
+    """The bits of float32 values, each plus the one whose bits `number` (an integer) is, rounded to nearest even."""
+    if vector.bits != 32:
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        floats = ir.VectorType(ir.FloatType(), vector.lanes)
+        other = _in_every_lane(builder, arguments[1], vector.llvm())
+        total = builder.fadd(builder.bitcast(arguments[0], floats), builder.bitcast(other, floats))
+        return builder.bitcast(total, vector.llvm())
+
+    return vector(vector, number), generate
+
+
+@intrinsic
 def lower_half(typing_context: Any, vector: Any) -> Any:
     """The first half of a vector's lanes."""
 

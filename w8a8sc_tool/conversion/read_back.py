@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,29 @@ from ..io.files import as_bytes
 from .messages import DAMAGE_REMEDY
 
 
-class ReadBack:
-    """Reads into memory of its own, which is used anew each time."""
+class _Memory(threading.local):
+    """What a thread reads into, anew each time."""
 
     def __init__(self) -> None:
-        self._memory = np.empty(reading.PIECE_BYTES, np.uint8)
+        self.piece = np.empty(reading.PIECE_BYTES, np.uint8)
+
+
+class ReadBack:
+    """Any number of threads may compare at the same time."""
+
+    def __init__(self) -> None:
+        self._memory = _Memory()
 
     def compare(self, fd: int, path: Path, values: npt.NDArray[Any], offset: int, tensor: str) -> None:
         """Raises WorkError unless a file holds a C-contiguous array's bytes at `offset`."""
+        memory = self._memory.piece
         expected = values.reshape(-1).view(np.uint8)
-        for begin in range(0, expected.size, self._memory.size):
-            piece = expected[begin : begin + self._memory.size]
-            actual = self._memory[: piece.size]
+        for begin in range(0, expected.size, memory.size):
+            piece = expected[begin : begin + memory.size]
+            actual = memory[: piece.size]
             reading.read_at(fd, path, as_bytes(actual), offset + begin, tensor)
-            if not np.array_equal(actual, piece):
+            words = np.uint64 if piece.size % 8 == 0 else np.uint8  # a truth value for every word is less to write
+            if not np.array_equal(actual.view(words), piece.view(words)):
                 raise _failure("its bytes are not those that were written", path, tensor)
 
     def decode(self, shard: CompressedShard, path: Path, module: str, mode: Sparsity) -> None:
@@ -42,8 +52,7 @@ class ReadBack:
             decoder = MatrixDecoder(shard.index, shard.info, weight_bytes=shard.weight_bytes, sparsity=mode)
             ends = np.cumsum([piece.nbytes for piece in shard.weight])
             for block in decoder.blocks():
-                out = np.empty((block.last_row - block.first_row, decoder.tiling.k), np.int8)
-                decoder.decode(block, _part(shard.weight, ends, block.first_byte, block.last_byte), out)
+                decoder.check(block, _part(shard.weight, ends, block.first_byte, block.last_byte))
         except CodecError as problem:
             raise _failure(str(problem), path, f"{module}.weight") from None
 

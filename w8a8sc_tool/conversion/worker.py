@@ -22,6 +22,7 @@ from ..planning import PlannedModule
 from ..resharding.source import ShardedTensor, tiles_of
 from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
 from .read_back import ReadBack
+from .write_behind import WriteBehind
 
 
 class Converter:
@@ -33,12 +34,12 @@ class Converter:
         max_ratio: float,
         vendor: tuple[str, str] | None = None,
         read_back: bool = False,
-        read_ahead: bool = False,
+        threads: bool = False,
     ) -> None:
         """paths: the rank files, by directory and rank; they exist already. read_back: check all that is written.
 
-        vendor: to compress through msmodelslim, a folder for its temporary files and its executor. read_ahead: read
-        large tensors that are not compressed with a thread, for when there are cores enough.
+        vendor: to compress through msmodelslim, a folder for its temporary files and its executor. threads: have some
+        read and write what is not compressed, for when there are cores enough.
         """
         self._compress: Any = compress_shards
         if vendor is not None:
@@ -50,7 +51,8 @@ class Converter:
         self._max_ratio = max_ratio
         self._read_back = ReadBack() if read_back else None
         self._reader = SourceReader()
-        self._read_ahead = read_ahead
+        self._threads = threads
+        self._behind = WriteBehind() if threads else None
         self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
 
     def make(self, unit: Unit) -> UnitResult:
@@ -145,7 +147,7 @@ class Converter:
             if (source := unchanged_source(output, rank, sources)) is not None
         }
         states: dict[tuple[int, int], Any] = {}
-        pieces = blocks(list(outputs.values()), sources, self._reader, ahead=self._read_ahead)
+        pieces = blocks(list(outputs.values()), sources, self._reader, ahead=self._threads)
         for position_of_output, rank, position, values in pieces:
             number = numbers[position_of_output]
             if (number, rank) not in same:
@@ -153,8 +155,13 @@ class Converter:
             offset = offsets[number].get((rank, name))
             if offset is None:
                 small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
-            else:
+            elif self._behind is None:
                 self._write(number, rank, offset + position, values, name)
+            else:
+                self._fd(number, rank)  # opened here, by one thread
+                self._behind.call(self._write, number, rank, offset + position, values, name)
+        if self._behind is not None:
+            self._behind.finish()
         for (number, rank), state in states.items():
             hashes[number][rank, name] = hashing.text(state)
         for (number, rank), source in same.items():  # its bytes have been hashed as they were read
@@ -193,6 +200,7 @@ class Converter:
     def _fd(self, number: int, rank: int) -> int:
         if (number, rank) not in self._fds:
             self._fds[number, rank] = files.open_existing(self._paths[number][rank])
+            files.without_read_ahead(self._fds[number, rank])
         return self._fds[number, rank]
 
 

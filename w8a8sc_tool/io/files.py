@@ -112,6 +112,16 @@ def sync(fd: int, path: Path) -> None:
     _perform_if_offered("syncing", path, lambda: os.fsync(fd), limits.NO_FILE_SYNC, limits.FILE_SYNC)
 
 
+def without_read_ahead(fd: int) -> None:
+    """Of an open file that others are still writing, have reads bring nothing else into the page cache.
+
+    The system would go on behind what is asked for, and fill what is not written yet with zeros, page by page.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):  # advice
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+
+
 def settle(fd: int, path: Path) -> None:
     """Make a large file's bytes durable and let the page cache forget them.
 
