@@ -61,7 +61,7 @@ def _rows_of(mode: Mode) -> Part:
     def fill_rows(table, units):
         """Write groups of `units` that begin with codes of one and two, from groups that have one and two fewer."""
         target, behind_one, behind_two = _groups_of(units), _groups_of(units - 1), _groups_of(units - 2)
-        for row in range(8 ** (units - 1)):
+        for row in range(1 << 3 * (units - 1)):
             rest = load64(table + behind_one + 8 * row)
             symbols = splat(U64x8, rest << np.uint64(8))
             symbols = choose(runs_2, splat(U64x8, rest << np.uint64(16)), symbols)
@@ -78,7 +78,7 @@ def _rows_of(mode: Mode) -> Part:
 @part
 def _groups_of(units):
     """Where in a table, in bytes, groups of so many units begin."""
-    return (8**units - 1) // 7 * 8
+    return ((1 << 3 * units) - 1) // 7 * 8  # numba calculates a power step by step
 
 
 _fill_low_rows, _fill_high_rows = _rows_of(LOW), _rows_of(HIGH)
@@ -102,15 +102,24 @@ def _fill_first_codes(codes, dictionary, table):
             store64(table + _FIRST_CODES + 8 * value, symbols)
 
 
+def _longer_codes(mode: Mode) -> Any:
+    """The codes of a mode for which rows have no room, as of `whole_codes`: of three units, or of 8 bytes and more."""
+    codes = whole_codes(mode)
+    return np.ascontiguousarray(codes[(codes[:, 1] > 2) | (codes[:, 3] >= _MOST_SYMBOLS)])
+
+
+_LONGER_LOW_CODES, _LONGER_HIGH_CODES = _longer_codes(LOW), _longer_codes(HIGH)
+
+
 @part
 def _fill_longer_codes(codes, dictionary, table, units):
-    """Groups of `units` that begin with codes of three units or of 8 bytes and more, for which rows have no room."""
+    """Groups of `units` that begin with codes for which rows have no room."""
     for code in range(codes.shape[0]):
         value, used, rank, count = codes[code, 0], codes[code, 1], codes[code, 2], codes[code, 3]
-        if used > units or (used < 3 and count < _MOST_SYMBOLS):
+        if used > units:
             continue
         symbols = np.uint64(dictionary[rank])
-        for rest in range(8 ** (units - used)):
+        for rest in range(1 << 3 * (units - used)):
             if count >= _MOST_SYMBOLS:
                 group = symbols * _EVERY_BYTE
             else:
@@ -125,15 +134,15 @@ def fill_symbols(high, dictionary, table):
     Bytes behind a group's own are not defined: whatever is decoded next overwrites them. Where twelve zeros are left of
     a packet, which is no group, there are 8 common bytes.
     """
-    codes = _HIGH_CODES if high else _LOW_CODES
     store64(table, np.uint64(0))
-    _fill_first_codes(codes, dictionary, table)
+    _fill_first_codes(_HIGH_CODES if high else _LOW_CODES, dictionary, table)
     for units in range(2, GROUP_UNITS + 1):
         if high:
             _fill_high_rows(table, units)
+            _fill_longer_codes(_LONGER_HIGH_CODES, dictionary, table, units)
         else:
             _fill_low_rows(table, units)
-        _fill_longer_codes(codes, dictionary, table, units)
+            _fill_longer_codes(_LONGER_LOW_CODES, dictionary, table, units)
     for byte in range(256):
         store64(table + _GROUPS_AT + 8 * (ESCAPE + 16 * byte), np.uint64(REVERSED_BITS[byte]))
     store64(table + _GROUPS_AT, np.uint64(dictionary[0]) * _EVERY_BYTE)
