@@ -13,7 +13,7 @@ from w8a8sc_tool.codec.dictionary import rank_bytes
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
 from w8a8sc_tool.codec.encode_low_plain import LOW_CODES, LOW_UNITS
 from w8a8sc_tool.codec.format import TILE_BYTES, TILE_COLUMNS, TILE_ROWS
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES, SHARE_STRIDE, deal_tile
 from w8a8sc_tool.codec.streams import CODES, fill_tables
 from w8a8sc_tool.codec.symbols import (

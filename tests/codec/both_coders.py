@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from w8a8sc_tool.codec.encode import TARGET_SLACK
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES
 
 from .test_symbols import Tile

@@ -8,7 +8,7 @@ import numpy as np
 from w8a8sc_tool.codec.dictionary import count_bytes, rank_bytes, sum_counts
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES, TARGET_SLACK
 from w8a8sc_tool.codec.encode_low_plain import code_low_plainly
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.shares import SHARE_STRIDE, deal_tile
 from w8a8sc_tool.codec.streams import CODES, store_raw
 from w8a8sc_tool.codec.tiling import Tiling

@@ -20,7 +20,7 @@ from w8a8sc_tool.codec import MatrixDecoder, TileError, encode_matrix
 from w8a8sc_tool.codec import decode as decoder
 from w8a8sc_tool.codec import decode_groups as groups
 from w8a8sc_tool.codec.format import HIGH, LOW, MODES, Mode, Sparsity
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.tables import GROUP_UNITS, escape_codes, group_sizes
 
 from . import reference

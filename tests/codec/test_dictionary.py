@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w8a8sc_tool.codec.dictionary import count_others
-from w8a8sc_tool.codec.encode import rank_counts
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of, load
 
 from . import reference
 
@@ -24,7 +23,7 @@ def ranked(counts: np.ndarray, size: int) -> list[int]:
     split = np.zeros((8, 256), np.int32)
     split[1], split[6] = counts // 2, counts - counts // 2  # kernels count in eight tables
     dictionary = np.zeros(36, np.uint8)
-    rank_counts(split, size, dictionary)
+    load().rank_counts(address_of(split), size, address_of(dictionary))
     return [int(value) for value in dictionary[:size]]
 
 

@@ -102,10 +102,11 @@ def test_large_matrices(kind: str) -> None:
 GUARDED = """
 import ctypes, json, mmap, sys
 import numpy as np
-from w8a8sc_tool.codec import encode
 from w8a8sc_tool.codec.format import TILE_BYTES
+from w8a8sc_tool.codec.kernels import address_of, load
 
 libc = ctypes.CDLL(None, use_errno=True)
+encode_tiles = load().encode_tiles
 kept = []
 
 def before_a_guard(size):
@@ -115,24 +116,25 @@ def before_a_guard(size):
     memory = mmap.mmap(-1, whole + page)
     kept.append(memory)
     array = np.frombuffer(memory, np.uint8)
-    address = ctypes.c_void_p(array.ctypes.data + whole)
+    address = ctypes.c_void_p(address_of(array) + whole)
     assert libc.mprotect(address, ctypes.c_size_t(page), 0) == 0  # PROT_NONE
     return array[whole - size : whole]
 
 def run(rows, tiles, dictionaries, high=0):
     source = before_a_guard(128 * 256 * tiles).reshape(128, -1)
     source[:] = rows.view(np.uint8)
-    target = before_a_guard(TILE_BYTES * tiles + encode.TARGET_SLACK)
+    target = before_a_guard(TILE_BYTES * tiles + encode_tiles.sizes["target_slack"])
     target[:] = 0xCC
-    scratch = before_a_guard(encode.SCRATCH_BYTES)
+    scratch = before_a_guard(encode_tiles.sizes["scratch_bytes"])
     index = np.zeros(tiles, np.uint64)
-    used = encode.encode_tiles(source.ctypes.data, 256 * tiles, 0, 128, 256 * tiles, 0, 1, high, dictionaries,
-                               target.ctypes.data, index, scratch.ctypes.data)
+    used = encode_tiles(address_of(source), 256 * tiles, 0, 128, 256 * tiles, 0, 1, high,
+                        0 if dictionaries is None else address_of(dictionaries),
+                        address_of(target), address_of(index), address_of(scratch))
     assert used <= TILE_BYTES * tiles
     return int((target[TILE_BYTES * tiles:] != 0xCC).sum()), [int(entry) >> 15 & 1 for entry in index]
 
 random = np.random.default_rng(0)
-none = np.empty((0, 36), np.uint8)
+none = None
 foreign = np.tile(np.array([0, *range(100, 135)], np.uint8), (2, 1))  # no other byte near 0 has a code of its own
 near = random.integers(-14, 14, (128, 512)).astype(np.int8)
 long = random.integers(1, 14, (128, 512)).astype(np.int8)  # after 5/8 of the last tile, bypass is not quite due
@@ -169,17 +171,18 @@ import json, re
 import numpy as np
 from tests.codec.plain_kernel import encode_plainly
 from tests.codec.weights import sparse
-from w8a8sc_tool.codec import encode
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec import encode, jit
+from w8a8sc_tool.codec.kernels import address_of, load
 from w8a8sc_tool.codec.tiling import Tiling
 
 def encode_fast(weight):
     tiling = Tiling(*weight.shape)
-    target = np.empty(tiling.coded_bytes + encode.TARGET_SLACK, np.int8)
+    encode_tiles = load().encode_tiles
+    target = np.empty(tiling.coded_bytes + encode_tiles.sizes["target_slack"], np.int8)
     index = np.zeros(tiling.tiles, np.uint64)
-    scratch = np.empty(encode.SCRATCH_BYTES, np.uint8)
-    used = encode.encode_tiles(address_of(weight), weight.strides[0], 0, *weight.shape, 0, tiling.n_tiles, 0,
-                               np.empty((0, 36), np.uint8), address_of(target), index, address_of(scratch))
+    scratch = np.empty(encode_tiles.sizes["scratch_bytes"], np.uint8)
+    used = encode_tiles(address_of(weight), weight.strides[0], 0, *weight.shape, 0, tiling.n_tiles, 0, 0,
+                        address_of(target), address_of(index), address_of(scratch))
     return target[:used], index
 
 same = True
@@ -190,7 +193,7 @@ for weight in (
     sparse((256, 256), 3, 0.0, 60.0, 0.3),
 ):
     same &= all(np.array_equal(a, b) for a, b in zip(encode_fast(weight), encode_plainly(weight)))
-code = encode.encode_tiles.compiled().inspect_asm(encode.encode_tiles.compiled().signatures[0])
+(code,) = jit.compiled(encode.encode_tiles).inspect_asm().values()
 print(json.dumps([same, sorted(set(re.findall("[xyz]mm", code))), code.count("pinsrb")]))
 """
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from w8a8sc_tool.codec import encode_high_vectors as coder
 from w8a8sc_tool.codec import encode_matrix
 from w8a8sc_tool.codec.encode_high_plain import code_high_plainly
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES
 from w8a8sc_tool.codec.streams import CODES
 

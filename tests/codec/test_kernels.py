@@ -1,96 +1,145 @@
-"""How the kernels are compiled: one signature each, cached where possible, in memory where not."""
+"""How the kernels are compiled, kept and loaded: once for each kind of machine, on disk where possible."""
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
-from w8a8sc_tool.codec import decode as decoder
-from w8a8sc_tool.codec import decode_matrix, encode_matrix, kernel_cache
-from w8a8sc_tool.codec import encode as encoder
-
-KERNELS = (encoder.encode_tiles, encoder.count_tiles, encoder.rank_counts, decoder.decode_tiles)
+from w8a8sc_tool.codec import kernel_cache, kernels
+from w8a8sc_tool.codec.jit import kernel, object_code
+from w8a8sc_tool.codec.kernel_cache import ObjectCode
+from w8a8sc_tool.errors import MissingError
+from w8a8sc_tool.jobs.kernels import compile_kernels
 
 ROUND_TRIP = """
+import sys
 import numpy as np
 from w8a8sc_tool.codec import decode_matrix, encode_matrix, kernel_cache
 encoded = encode_matrix(np.eye(64, 96, dtype=np.int8))
 assert (decode_matrix(encoded.weight, encoded.index, encoded.info) == np.eye(64, 96)).all()
-print(kernel_cache.cache_folder())
+print(kernel_cache.cache_folder(), "numba" in sys.modules)
 """
+CODE = [ObjectCode("name", "symbol", 2, {"bytes": 3}, b"code")]
 
 
 def run(environment: dict[str, str], script: str = ROUND_TRIP) -> str:
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300, check=True
     )
-    return result.stdout.strip()
+    return result.stdout.strip() + result.stderr
 
 
-def test_no_argument_ever_compiles_a_kernel_again() -> None:
-    weight = np.arange(128 * 256, dtype=np.int8).reshape(128, 256)
-    for array in (weight, weight[:100], np.frombuffer(b"\0" + bytes(512), np.int8, offset=1).reshape(16, 32)):
-        for dictionary in ("tile", "matrix"):
-            encoded = encode_matrix(array, dictionary=dictionary)
-            for tensor in (encoded.weight, encoded.index, encoded.info):
-                tensor.setflags(write=False)
-            decode_matrix(encoded.weight, encoded.index, encoded.info)
-    for kernel in KERNELS:
-        assert len(kernel.compiled().signatures) == 1
+@pytest.fixture
+def candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that kernels may be kept in, best first."""
+    folders = [tmp_path / "image", tmp_path / "home"]
+    monkeypatch.setattr(kernel_cache, "_candidates", lambda: folders)
+    return folders
 
 
-@pytest.mark.slow
-def test_second_process_finds_compiled_kernels(tmp_path: Path) -> None:
-    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
-    run(environment)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")}
-    assert len(before) >= 2 * len(KERNELS)
-    run(environment)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == before
+def kept(parent: Path) -> Path:
+    """The folder below another one that kernels were written to."""
+    (folder,) = (folder for folder in kernel_cache._folders() if folder.parent == parent)
+    folder.mkdir(parents=True)
+    kernel_cache.write(CODE, folder)
+    return folder
 
 
-@pytest.mark.slow
-def test_damaged_files_of_a_kernel_are_made_again(tmp_path: Path) -> None:
-    """A machine that lost power, or a full disk, leaves files that are cut short."""
-    encode_matrix(np.zeros((16, 32), np.int8))
-    folder = kernel_cache.cache_folder()
-    assert folder is not None
-    shutil.copytree(folder, tmp_path / folder.name)
-    files = [*tmp_path.rglob("encode.rank_counts-*.nb*")]
-    assert len(files) >= 2
-    for path in files:
-        path.write_bytes(b"" if path.suffix == ".nbi" else b"other bytes")
-    run({**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)})
-    assert min(path.stat().st_size for path in files) > 20
+# ---------------------------------------------------------------------------------------------------------- compiling
+
+
+def test_kernels_that_are_kept_are_loaded_without_numba() -> None:
+    kernels.load()
+    assert run(dict(os.environ)) == f"{kernel_cache.kept_in()} False"
 
 
 def test_importing_compiles_nothing_and_says_nothing(tmp_path: Path) -> None:
-    script = "from w8a8sc_tool.codec.matrix import decoder, encoder\n"
-    script += "print(encoder.encode_tiles.is_compiled, decoder.decode_tiles.is_compiled)"
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (result.stdout, result.stderr) == ("False False\n", "")
+    script = "import sys\nfrom w8a8sc_tool.codec import kernels, matrix, provenance\n"
+    script += "print(kernels._loaded, 'numba' in sys.modules)"
+    assert run({**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path / "cache")}, script) == "None False"
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_is_complete_for_one_kind_of_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not kernel_cache.is_complete(tmp_path)
-    kernel_cache.mark_complete(tmp_path)
-    assert kernel_cache.is_complete(tmp_path)
-    monkeypatch.setenv("NUMBA_CPU_NAME", "another")
-    assert not kernel_cache.is_complete(tmp_path)
+@kernel({"bytes": 7})
+def _difference(a, b):  # type: ignore[no-untyped-def]
+    return a - b
+
+
+@kernel({})
+def _sine(a):  # type: ignore[no-untyped-def]
+    return np.int64(math.sin(a))
+
+
+@kernel({})
+def _allocating(a):  # type: ignore[no-untyped-def]
+    return np.empty(a)[0]
+
+
+@kernel({})
+def _raising(a):  # type: ignore[no-untyped-def]
+    if a < 0:
+        raise ValueError
+    return a
+
+
+def test_a_kernel_alone() -> None:
+    (difference, raising), memory = kernels.in_memory([object_code(_difference), object_code(_raising)])
+    assert memory
+    assert difference(3, 2**40) == 3 - 2**40
+    assert difference(-(2**63), 0) == -(2**63)
+    assert difference.sizes == {"bytes": 7}
+    assert raising(5) == 5
+    with pytest.raises(RuntimeError, match="_raising"):
+        raising(-5)
+
+
+def test_a_kernel_needs_nothing_of_a_process() -> None:
+    """LLVM ends a process that lacks something that code refers to."""
+    with pytest.raises(RuntimeError, match="_sine refers to sin"):
+        object_code(_sine)
+    with pytest.raises(NumbaError):
+        object_code(_allocating)
+
+
+@pytest.mark.slow
+def test_compiling_is_told_once_and_a_second_process_finds_the_kernels(tmp_path: Path) -> None:
+    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
+    folder, _, told = run(environment).partition(" ")
+    assert told.count("compiling kernels, once for this version") == 1
+    (file,) = Path(folder).iterdir()
+    assert file.is_relative_to(tmp_path)
+    before = file.stat()
+    assert run(environment) == f"{folder} False"
+    assert file.stat() == before or file.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.slow
+def test_damaged_files_are_made_again(tmp_path: Path) -> None:
+    kernels.load()
+    folder = kernel_cache.kept_in()
+    assert folder is not None
+    content = (folder / kernel_cache._file_name()).read_bytes()
+    damaged = tmp_path / folder.name / kernel_cache._file_name()
+    damaged.parent.mkdir()
+    damaged.write_bytes(content[: len(content) // 2])
+    assert "compiling" in run({**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)})
+    assert len(damaged.read_bytes()) == len(content)
+
+
+@pytest.mark.slow
+def test_works_without_any_writable_folder(tmp_path: Path) -> None:
+    """A read-only container without a home: kernels are compiled in memory."""
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    told = run({**os.environ, "W8A8SC_CACHE_DIR": str(blocked / "cache")})
+    assert told.startswith("None True") and "no folder to keep them can be written" in told
 
 
 WORKERS = """
@@ -105,62 +154,88 @@ with Pool(2, "w8a8sc_tool.checking.verify_worker:Verifier") as pool:
 
 @pytest.mark.slow
 def test_workers_find_compiled_kernels(tmp_path: Path) -> None:
-    """The parent compiles before it starts them, the first time, and does not even load them later."""
+    """The process that they are forked from compiles, the first time, and only loads later."""
     environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
     times = []
     for expected in (1, 0):
-        result = subprocess.run(
-            [sys.executable, "-c", WORKERS], env=environment, capture_output=True, text=True, check=True
-        )
-        assert result.stderr.count("compiling kernels") == expected
-        times.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")})
-    assert times[0] == times[1]
+        assert run(environment, WORKERS).count("compiling kernels") == expected
+        times.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.kernels")})
+    assert times[0] == times[1] and len(times[0]) == 1
 
 
-@pytest.mark.slow
-def test_compiling_is_told_once(tmp_path: Path) -> None:
-    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(tmp_path)}
-    for expected in (1, 0):
-        result = subprocess.run(
-            [sys.executable, "-c", ROUND_TRIP], env=environment, capture_output=True, text=True, check=True
-        )
-        assert result.stderr.count("compiling kernels, once for this version") == expected
+# ------------------------------------------------------------------------------------------------------------ keeping
 
 
-def test_kernels_of_an_image_are_used_where_nothing_can_be_written_beside_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_is_for_one_kind_of_machine(candidates: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernel_cache.read() is None
+    folder = kept(candidates[1])
+    assert kernel_cache.read() == CODE and kernel_cache.kept_in() == folder
+    monkeypatch.setenv("NUMBA_CPU_NAME", "another")
+    assert kernel_cache.read() is None
+    other = [CODE[0]._replace(code=b"other")]
+    kernel_cache.write(other, folder)
+    assert kernel_cache.read() == other
+    monkeypatch.undo()
+    monkeypatch.setattr(kernel_cache, "_candidates", lambda: candidates)
+    assert kernel_cache.read() == CODE
+
+
+@pytest.mark.parametrize("size", [0, 10, 40, -1])
+def test_a_file_that_was_cut_or_changed_is_not_read(candidates: list[Path], size: int) -> None:
+    """A machine that lost power, or a full disk."""
+    (file,) = kept(candidates[0]).iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:size])
+    assert kernel_cache.read() is None and kernel_cache.kept_in() is None
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert kernel_cache.read() is None
+    file.write_bytes(content)
+    assert kernel_cache.read() == CODE
+
+
+def test_code_that_others_could_have_put_there_is_not_read(candidates: list[Path]) -> None:
+    folder = kept(candidates[0])
+    for path in (folder, folder.parent):
+        path.chmod(0o777)
+        assert kernel_cache.read() is None
+        assert (kernel_cache.writable_folder() or folder).parent == candidates[1]
+        path.chmod(0o755)
+    assert kernel_cache.read() == CODE
+
+
+def test_kernels_of_an_image_are_used_where_nothing_can_be_written(
+    candidates: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read-only folder with kernels in it, then one that can be written: they are copied, not compiled."""
-    image, home = tmp_path / "image", tmp_path / "home"
-    monkeypatch.setattr(kernel_cache, "_candidates", lambda: [image])
-    made = kernel_cache.cache_folder()
-    assert made is not None
-    (made / "x.nbc").write_bytes(b"compiled")
-    monkeypatch.setattr(kernel_cache, "_candidates", lambda: [image, home])
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: refuse(Path(dir)))
-
-    def refuse(folder: Path) -> object:
-        if image in folder.parents:
-            raise PermissionError
-        return tempfile.SpooledTemporaryFile()
-
-    used = kernel_cache.cache_folder()
-    assert used is not None and home in used.parents
-    assert (used / "x.nbc").read_bytes() == b"compiled"
+    """By another user than who built it, too."""
+    folder = kept(candidates[0])
+    (file,) = folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o644
+    for name in ("mkdir", "unlink", "replace"):
+        monkeypatch.setattr(Path, name, None)
+    assert kernel_cache.read() == CODE
+    assert kernel_cache.cache_folder() == folder
 
 
-@pytest.mark.slow
-def test_works_without_any_writable_folder(tmp_path: Path) -> None:
-    """A read-only container without a home: kernels are compiled in memory."""
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    environment = {**os.environ, "W8A8SC_CACHE_DIR": str(blocked / "cache")}
-    assert run(environment) == "None"
+def test_a_full_disk_leaves_nothing(candidates: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = kernel_cache.writable_folder()
+    assert folder is not None
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fchmod", fail)
+    kernel_cache.write(CODE, folder)
+    assert not [*folder.iterdir()]
+    monkeypatch.setattr(kernels, "_loaded", None)
+    monkeypatch.setattr(kernels, "_compile", list)
+    monkeypatch.setattr(kernels, "_all_of", lambda code: None)
+    with pytest.raises(MissingError, match="cannot be written"):
+        compile_kernels()
 
 
-def test_cache_folder_without_a_home(tmp_path: Path) -> None:
+def test_cache_folder_without_a_home() -> None:
     script = "import pathlib\nfrom w8a8sc_tool.codec import kernel_cache\n"
     script += "pathlib.Path.home = classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError()))\n"
-    script += "print(len(kernel_cache._candidates()))"
+    script += "print(len([*kernel_cache._candidates()]))"
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "W8A8SC_CACHE_DIR")}
     assert run(environment, script) == "2"  # the package's folder and the temporary one

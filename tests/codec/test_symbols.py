@@ -12,7 +12,7 @@ from w8a8sc_tool.codec import encode_low_vectors as coder
 from w8a8sc_tool.codec import symbols as tile_symbols
 from w8a8sc_tool.codec.encode import SCRATCH_BYTES
 from w8a8sc_tool.codec.encode_low_plain import LOW_CODES, LOW_UNITS
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.shares import SHARE_BYTES, SHARE_STRIDE
 from w8a8sc_tool.codec.streams import CODES, fill_tables
 

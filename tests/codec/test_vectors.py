@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w8a8sc_tool.codec.intrinsics import address_of
+from w8a8sc_tool.codec.kernels import address_of
 from w8a8sc_tool.codec.vectors import (
     U8x64,
     U16x32,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from w8a8sc_tool.codec import kernel_cache
+from w8a8sc_tool.codec import kernels
 from w8a8sc_tool.errors import MissingError, WorkError
 from w8a8sc_tool.workers import forkserver
 from w8a8sc_tool.workers.pool import Pool
@@ -84,9 +84,9 @@ def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(
     kept: bool, asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits for half a minute, and reads of it, whose input is refused at once, or who is gone."""
-    loaded: list[bool] = []
-    monkeypatch.setattr(kernel_cache, "is_complete", lambda folder: kept)
-    monkeypatch.setattr("w8a8sc_tool.codec.matrix.compile_kernels", lambda: loaded.append(True))
+    compiled: list[bool] = []
+    monkeypatch.setattr(kernels, "load_kept", lambda: kept)
+    monkeypatch.setattr(kernels, "load", lambda: compiled.append(True))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         with ours:
@@ -95,7 +95,7 @@ def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(
                 forkserver._load_kernels(theirs)
         if not asked:
             forkserver._load_kernels(theirs)
-    assert loaded == ([True] if kept or asked else [])
+    assert compiled == ([True] if asked and not kept else [])
 
 
 def test_a_killed_server_ends_nothing_and_is_replaced() -> None:

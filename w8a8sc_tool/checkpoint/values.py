@@ -49,7 +49,7 @@ def _by_kernel(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.float16] | None
     """Many bfloat16, by their bits, as float16, C-contiguous; None if one is too large for it, infinite or a NaN."""
     if values.size < _WORTH_A_KERNEL:
         return None
-    from ..codec.float16 import convert_bfloat16  # it brings numba along
+    from ..codec.float16 import convert_bfloat16  # only where there is something to convert
 
     result = np.empty(values.shape, np.float16)
     return result if convert_bfloat16(np.ascontiguousarray(values), result) else None

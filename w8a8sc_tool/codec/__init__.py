@@ -22,13 +22,16 @@ cause, and cause no access out of range. A matrix that would outgrow its consume
 the wrong kind is a TypeError or ValueError. What decoding can not find: docs/format.md, section 13.
 
 Kernels. numba compiles them when the first matrix is encoded or decoded, which takes half a minute and one line on
-standard error, and keeps them on disk; importing this room does nothing. `ensure_compiled` does it ahead.
+standard error, and they are kept on disk; from then on they are loaded without numba. Importing this room does nothing.
+`ensure_compiled` compiles ahead.
 
 Files in reading order: format (constants, codes), tables (what follows from them), tiling (sections 3 and 4), shares
 (5), dictionary (6), streams (7, 9 to 11), then the encoder: encode with a plain coder and one by vectors for each mode,
 and the symbols that the latter begin with; the decoder: decode, decode_packets (every rule, 8 and 13), decode_groups
-(the same, fast); matrix (12), provenance (what a compressed weight shows of its encoder); float16, which codes nothing.
-Below them intrinsics and vectors, what numba lacks, and jit and kernel_cache. They import nothing of the package.
+(the same, fast), causes (what is wrong with a tile); matrix (12), provenance (what a compressed weight shows of its
+encoder); float16, which codes nothing. Below them intrinsics and vectors, what numba lacks, jit, which compiles, and
+kernels and kernel_cache, which load and keep what is compiled. What kernels are made of is imported by `kernels` alone,
+and only to compile it. They import nothing of the package.
 """
 
 from __future__ import annotations
@@ -84,12 +87,9 @@ def __getattr__(name: str) -> Any:
 def ensure_compiled() -> None:
     """Compile the kernels unless that is done, so that processes started next only load them.
 
-    Without a folder to keep them, every process has to compile its own. Nothing of numba is loaded if all is there.
+    Without a folder to keep them, every process has to compile its own.
     """
-    from .kernel_cache import cache_folder, is_complete
+    from . import kernel_cache, kernels
 
-    folder = cache_folder()
-    if folder is not None and not is_complete(folder):
-        from .matrix import compile_kernels
-
-        compile_kernels()
+    if kernel_cache.kept_in() is None and kernel_cache.writable_folder() is not None:
+        kernels.load()

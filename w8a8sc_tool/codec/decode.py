@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+from numba import types
 
+from .causes import BYPASS_LENGTH, NOT_CANONICAL, OK, OUTSIDE
 from .decode_groups import TABLE_ALIGNMENT, TABLE_BYTES, decode_groups
-from .decode_packets import BYPASS_LENGTH, CAUSES, NOT_CANONICAL, OK, OUTSIDE, decode_packets, read_header
+from .decode_packets import decode_packets, read_header
 from .encode import SCRATCH_BYTES as ENCODER_SCRATCH_BYTES
 from .encode import TARGET_SLACK
 from .encode_high_plain import code_high_plainly
@@ -20,23 +21,25 @@ from .format import (
     FRACTAL_COLUMNS,
     FRACTAL_ROWS,
     LENGTH_BITS,
+    LOW,
     PAYLOAD_UNIT,
     STREAM_UNIT,
     TILE_BYTES,
     TILE_FRACTALS,
 )
-from .intrinsics import load64
+from .intrinsics import load64, stack_array, store64
 from .jit import copied_part, kernel, part
 from .shares import SHARE_STRIDE, collect_tile, copy32
 from .streams import CODES, payload_address
-
-__all__ = ["CAUSES", "SCRATCH_BYTES", "decode_tiles"]
 
 # Scratch memory: the four shares, as the encoder has them; its other buffers and a payload, to encode a tile again; the
 # table of groups.
 _PAYLOAD_AT = ENCODER_SCRATCH_BYTES
 _TABLE_AT = _PAYLOAD_AT + TILE_BYTES + TARGET_SLACK
 SCRATCH_BYTES = _TABLE_AT + TABLE_ALIGNMENT + TABLE_BYTES
+
+_stack_dictionary = stack_array(types.uint8, LOW.dictionary_size)
+_stack_codes, _stack_units = stack_array(types.uint64, CODES), stack_array(types.uint8, CODES)
 
 
 class _Rules(NamedTuple):
@@ -120,7 +123,7 @@ def _decode_coded(payload, bytes_, length, tile, rules, buffers, outcome):
         payload, size, length, high, dictionary, buffers.scratch + _TABLE_AT, shares, ahead
     ):
         wrong, engine = decode_packets(payload, size, length, high, dictionary, shares)
-        outcome[3] += 1
+        store64(outcome + 16, load64(outcome + 16) + np.uint64(1))
     if wrong == OK and rules.canonical and not _is_canonical(payload, bytes_, length, high, buffers):
         wrong = NOT_CANONICAL
     return wrong, engine
@@ -142,37 +145,27 @@ def _decode_tile(payload, entry, tile, rules, buffers, outcome):
     return wrong, engine
 
 
-@kernel(
-    numba.void(
-        numba.int64,
-        numba.uint64[::1],
-        numba.types.UniTuple(numba.int64, 4),
-        numba.types.UniTuple(numba.int64, 3),
-        numba.types.UniTuple(numba.int64, 4),
-        numba.int64,
-        numba.int64[::1],
-    )
-)
-def decode_tiles(payload, index, tiles, target, rules, scratch, outcome):
-    """Decode some n-tiles of a matrix and write the rows that are new in them.
+@kernel({"scratch_bytes": SCRATCH_BYTES})
+def decode_tiles(
+    payload, index, n, k, first, last, target, stride, first_row, sparsity, strict, canonical, plain, scratch, outcome
+):
+    """Decode n-tiles first to last - 1 of a matrix [n, k] and write the rows that are new in them.
 
-    payload: address of the first payload; index: their entries (uint64), already checked against the weight's length;
-    tiles: (n, k, first, last), the n-tiles first to last - 1 of a matrix [n, k]; target: (address, stride, first_row),
-    where matrix row `first_row` goes, rows `stride` bytes apart; rules: as of _Rules; scratch: address of
-    SCRATCH_BYTES. outcome (int64 [4]) receives the cause (0 if all is well, else of CAUSES), the tile within `index`,
-    the engine, and how many tiles were decoded one code at a time.
+    payload: address of the first payload; index: address of their entries (uint64), already checked against the
+    weight's length; target: address where matrix row `first_row` goes, rows `stride` bytes apart; sparsity to plain: as
+    of _Rules; scratch: address of SCRATCH_BYTES; outcome: address of int64 [3] that receives, if anything is wrong, the
+    tile within the index and the engine, and in any case how many tiles were decoded one code at a time. Returns what
+    is wrong, of causes.py.
     """
-    n, k, first, last = tiles
-    address, stride, first_row = target
+    rules = _Rules(sparsity, strict, canonical, plain)
     n_fractals = (n + FRACTAL_ROWS - 1) // FRACTAL_ROWS
     k_fractals = (k + FRACTAL_COLUMNS - 1) // FRACTAL_COLUMNS
     height = min(TILE_FRACTALS, n_fractals)
-    buffers = _Buffers(scratch, np.empty(36, np.uint8), np.empty(CODES, np.uint64), np.empty(CODES, np.uint8))
-    outcome[:] = 0
+    buffers = _Buffers(scratch, _stack_dictionary(), _stack_codes(), _stack_units())
     number = 0
     for n_tile in range(first, last):
         start = min(TILE_FRACTALS * n_tile, n_fractals - height)
-        top = address + (FRACTAL_ROWS * start - first_row) * stride
+        top = target + (FRACTAL_ROWS * start - first_row) * stride
         repeated = FRACTAL_ROWS * (TILE_FRACTALS * n_tile - start)
         for left in range(0, k_fractals, TILE_FRACTALS):
             tile = _Tile(
@@ -180,9 +173,12 @@ def decode_tiles(payload, index, tiles, target, rules, scratch, outcome):
                 *(n - FRACTAL_ROWS * start, k - FRACTAL_COLUMNS * left),
                 *(height, min(TILE_FRACTALS, k_fractals - left)),
             )
-            wrong, engine = _decode_tile(payload, index[number], tile, _Rules(*rules), buffers, outcome)
+            entry = load64(index + 8 * number)
+            wrong, engine = _decode_tile(payload, entry, tile, rules, buffers, outcome)
             if wrong:
-                outcome[0], outcome[1], outcome[2] = wrong, number, engine
-                return
-            payload += np.int64(index[number] & np.uint64(LENGTH_BITS)) * PAYLOAD_UNIT
+                store64(outcome, np.uint64(number))
+                store64(outcome + 8, np.uint64(engine))
+                return wrong
+            payload += np.int64(entry & np.uint64(LENGTH_BITS)) * PAYLOAD_UNIT
             number += 1
+    return OK

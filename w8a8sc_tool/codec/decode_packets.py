@@ -7,7 +7,27 @@ these functions.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
+from .causes import (
+    CHECKSUM,
+    EARLY_END,
+    HEADERS_DIFFER,
+    INVALID_CODE,
+    NO_END_MARK,
+    OK,
+    OTHER_SPARSITY,
+    OVERRUN,
+    PADDING,
+    PAYLOAD_LENGTH,
+    PAYLOAD_SIZE,
+    REPEATED,
+    RESERVED,
+    SHORT,
+    TAIL,
+    WRONG_LENGTH,
+    WRONG_MODE,
+)
 from .format import (
     END_BITS,
     END_MARK,
@@ -22,7 +42,7 @@ from .format import (
     PAYLOAD_UNIT,
     STREAM_UNIT,
 )
-from .intrinsics import load64, store8
+from .intrinsics import load64, stack_array, store8
 from .jit import part
 from .shares import SHARE_STRIDE, xor_bytes
 from .streams import payload_address
@@ -34,49 +54,7 @@ REVERSED_BITS = np.array([int(f"{byte:08b}"[::-1], 2) for byte in range(256)], n
 _LOW_HEADER, _HIGH_HEADER = np.uint64(LOW.header), np.uint64(HIGH.header)
 _LOW_RANKS, _HIGH_RANKS = LOW.dictionary_size, HIGH.dictionary_size
 _SMALLEST_STREAM = 64  # bytes, in whole STREAM_UNITs: the header, one packet and an end mark
-
-# What a kernel found wrong; the sentences are part of the error messages.
-OK = 0
-_HEADER = 1
-_LENGTH = 2
-_RESERVED = 3
-_DISTINCT = 4
-_HEADERS_DIFFER = 5
-_SHORT = 6
-_EARLY_END = 7
-_OVERRUN = 8
-_INVALID_CODE = 9
-_TAIL = 10
-_END_MARK = 11
-_PADDING = 12
-_PAYLOAD_LENGTH = 13
-_CHECKSUM = 14
-_SPARSITY = 15
-BYPASS_LENGTH = 16
-OUTSIDE = 17
-_PAYLOAD_SIZE = 18
-NOT_CANONICAL = 19
-CAUSES = {
-    _HEADER: "the stream header begins with a byte that is neither A8 (low-sparse) nor 88 (high-sparse)",
-    _LENGTH: "the length in the stream header is not that of this tile",
-    _RESERVED: "bytes 2 and 3 of a high-sparse stream header are not zero",
-    _DISTINCT: "the dictionary names a byte twice",
-    _HEADERS_DIFFER: "the stream headers of the four engines differ",
-    _SHORT: "the stream ends before it has yielded all its bytes",
-    _EARLY_END: "the end mark comes before the stream has yielded all its bytes",
-    _OVERRUN: "a run goes beyond its packet's 64 bytes or the tile",
-    _INVALID_CODE: "a packet contains a code that does not exist",
-    _TAIL: "the unused end of a packet is not filled as it must be",
-    _END_MARK: "the end mark is missing or damaged",
-    _PADDING: "there are bytes other than zero behind the end mark",
-    _PAYLOAD_LENGTH: "the payload is longer than its longest stream needs",
-    _CHECKSUM: "the checksum does not match the decoded bytes",
-    _SPARSITY: "the tile is coded for the other sparsity",
-    BYPASS_LENGTH: "the length of a bypass tile is not the tile's size",
-    OUTSIDE: "bytes outside of the matrix are not zero",
-    _PAYLOAD_SIZE: "the payload is longer than the tile it encodes or too short for its headers",
-    NOT_CANONICAL: "an encoder would not have written these bytes: other codes stand for the same data",
-}
+_stack_set = stack_array(types.uint64, 4)  # a bit for every byte
 
 
 @part
@@ -90,13 +68,13 @@ def read_header(payload, bytes_, length, sparsity, dictionary):
     first = load64(payload)
     high = first & np.uint64(255) == _HIGH_HEADER
     if not high and first & np.uint64(255) != _LOW_HEADER:
-        return _HEADER, 0, high
+        return WRONG_MODE, 0, high
     if sparsity >= 0 and high != (sparsity == 1):
-        return _SPARSITY, 0, high
+        return OTHER_SPARSITY, 0, high
     if bytes_ > ENGINES * length or bytes_ < ENGINES * _SMALLEST_STREAM:
-        return _PAYLOAD_SIZE, 0, high
+        return PAYLOAD_SIZE, 0, high
     if (first >> np.uint64(8) & np.uint64(255)) != np.uint64(length // PAYLOAD_UNIT):
-        return _LENGTH, 0, high
+        return WRONG_LENGTH, 0, high
     for engine in range(1, ENGINES):
         for position in range(0, HEADER_BYTES, 8):
             difference = load64(payload_address(payload, engine, position))
@@ -104,10 +82,10 @@ def read_header(payload, bytes_, length, sparsity, dictionary):
             if position == 0:
                 difference &= np.uint64(0xFFFF0000FFFFFFFF)  # the checksum is each engine's own
             if difference != 0:
-                return _HEADERS_DIFFER, engine, high
+                return HEADERS_DIFFER, engine, high
     if high and (first >> np.uint64(16) & np.uint64(0xFFFF)) != 0:
-        return _RESERVED, 0, high
-    return (OK if _read_dictionary(payload, high, dictionary) else _DISTINCT), 0, high
+        return RESERVED, 0, high
+    return (OK if _read_dictionary(payload, high, dictionary) else REPEATED), 0, high
 
 
 @part
@@ -122,7 +100,8 @@ def _read_dictionary(payload, high, dictionary):
     for position in range(6, HEADER_BYTES):
         word = load64(payload_address(payload, 0, position // 8 * 8))
         dictionary[size - HEADER_BYTES + position] = word >> np.uint64(8 * (position % 8)) & np.uint64(255)
-    seen = np.zeros(4, np.uint64)
+    seen = _stack_set()
+    seen[:] = 0
     for rank in range(size):
         bit = np.uint64(1) << np.uint64(dictionary[rank] & 63)
         if seen[dictionary[rank] >> 6] & bit:
@@ -145,14 +124,14 @@ def decode_packet(packet, room, high, dictionary, target):
         if produced == room:
             return OK, produced, used
         if produced == PACKET_WINDOW:
-            return (OK if rest == 0 else _TAIL), produced, used
+            return (OK if rest == 0 else TAIL), produced, used
         if left < LONGEST_CODE and rest == (np.uint64(1) << np.uint64(left)) - np.uint64(1):
             return OK, produced, used
         entry = _HIGH_TABLE[rest & np.uint64(511)] if high else _LOW_TABLE[rest & np.uint64(511)]
         meaning = entry[0]
         count = np.int64(1)
         if np.int64(entry[2]) > left:
-            return _TAIL, produced, used
+            return TAIL, produced, used
         if meaning == RANK:
             value = np.int64(dictionary[entry[1]])
         elif meaning == RUN:
@@ -161,9 +140,9 @@ def decode_packet(packet, room, high, dictionary, target):
         elif meaning == ESCAPED:
             value = REVERSED_BITS[rest >> np.uint64(4) & np.uint64(255)]
         else:
-            return (_INVALID_CODE if entry[2] == 0 else _EARLY_END), produced, used
+            return (INVALID_CODE if entry[2] == 0 else EARLY_END), produced, used
         if produced + count > min(room, PACKET_WINDOW):
-            return _OVERRUN, produced, used
+            return OVERRUN, produced, used
         for _ in range(count):
             store8(target + produced, value)
             produced += 1
@@ -180,23 +159,23 @@ def check_end(payload, engine, stream, packet, used, size):
     rest = packet >> np.uint64(used)
     if used <= PACKET_BITS - END_BITS:
         if rest != np.uint64(END_MARK):
-            return _END_MARK, 0
+            return NO_END_MARK, 0
         length = stream + (used + END_BITS + 7) // 8
         behind = stream + PACKET_BYTES
     else:
         ones = (np.uint64(1) << np.uint64(PACKET_BITS - used)) - np.uint64(1)
         if rest != ones or stream + 2 * PACKET_BYTES > size:
-            return _END_MARK, 0
+            return NO_END_MARK, 0
         mark = load64(payload_address(payload, engine, stream + PACKET_BYTES))
         if mark & np.uint64(0xFFFF) != np.uint64(END_MARK):
-            return _END_MARK, 0
+            return NO_END_MARK, 0
         if mark >> np.uint64(16) != 0:
-            return _PADDING, 0
+            return PADDING, 0
         length = stream + PACKET_BYTES + 2
         behind = stream + 2 * PACKET_BYTES
     for position in range(behind, size, 8):
         if load64(payload_address(payload, engine, position)) != 0:
-            return _PADDING, 0
+            return PADDING, 0
     return OK, length
 
 
@@ -213,7 +192,7 @@ def _decode_stream(payload, engine, size, length, high, dictionary, share):
         done += produced
         if done == length:
             return check_end(payload, engine, stream, packet, used, size)
-    return _SHORT, 0
+    return SHORT, 0
 
 
 @part
@@ -236,8 +215,8 @@ def decode_packets(payload, size, length, high, dictionary, shares):
         share = shares + engine * SHARE_STRIDE
         wrong, end = _decode_stream(payload, engine, size, length, high, dictionary, share)
         if wrong == OK and not checksum_matches(payload, engine, share, length):
-            wrong = _CHECKSUM
+            wrong = CHECKSUM
         if wrong:
             return wrong, engine
         longest = max(longest, end)
-    return (OK if fits_longest(size, longest) else _PAYLOAD_LENGTH), 0
+    return (OK if fits_longest(size, longest) else PAYLOAD_LENGTH), 0

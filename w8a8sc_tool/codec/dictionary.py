@@ -7,10 +7,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from .intrinsics import bits_set, load8, load64, lowest_bit
+from .intrinsics import bits_set, load8, load64, lowest_bit, stack_array
 from .jit import part
 from .vectors import U8x64, equal, load, splat
+
+# Parts still to be split: at most one per level of recursion, and the depth is limited to 16.
+_MOST_PARTS = 20
+_DEPTH = 16
+_stack_pairs, _stack_parts = stack_array(types.int64, 256), stack_array(types.int64, _MOST_PARTS, 3)
 
 _OTHERS_ALLOWANCE = 256  # bytes: others may crowd at the beginning of a share
 
@@ -139,17 +145,16 @@ def sum_counts(counts, totals):
 @part
 def rank_bytes(totals, size, dictionary):
     """Fill dictionary (uint8 [36]) with the `size` most frequent bytes; totals: int64 [256], how often each occurs."""
-    pairs = np.empty(256, np.int64)
+    pairs = _stack_pairs()
     for value in range(256):
         pairs[value] = totals[value] * 256 + value
-    # Parts still to be split: at most one per level of recursion, and the depth is limited to 16.
-    waiting = np.empty((20, 3), np.int64)
-    waiting[0] = (0, 256, 16)
+    waiting = _stack_parts()  # first, last, depth left
+    waiting[0, 0], waiting[0, 1], waiting[0, 2] = 0, 256, _DEPTH
     parts = 1
     needed = 256
     while parts:
         parts -= 1
-        first, last, limit = waiting[parts]
+        first, last, limit = waiting[parts, 0], waiting[parts, 1], waiting[parts, 2]
         while last - first > 16:
             if limit == 0:
                 _heap_sort(pairs, first, last)
@@ -157,7 +162,7 @@ def rank_bytes(totals, size, dictionary):
             limit -= 1
             middle = _partition(pairs, first, last)
             if middle < size:
-                waiting[parts] = (middle, last, limit)
+                waiting[parts, 0], waiting[parts, 1], waiting[parts, 2] = middle, last, limit
                 parts += 1
             elif middle < needed:
                 needed = middle

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
 
 from . import encode_high_plain, encode_high_vectors, encode_low_plain, encode_low_vectors
 from .dictionary import count_bytes, count_others, is_sparse, rank_bytes, sum_counts
@@ -29,6 +30,7 @@ from .format import (
     TILE_FRACTALS,
     TILE_ROWS,
 )
+from .intrinsics import array_at, load8, stack_array, store64
 from .jit import copied_part, kernel, part
 from .shares import SHARE_STRIDE, deal_tile
 from .streams import CODES, store_raw
@@ -41,6 +43,14 @@ SCRATCH_BYTES = max(
     coder.SCRATCH_BYTES for coder in (encode_low_plain, encode_high_plain, encode_low_vectors, encode_high_vectors)
 )
 _LOW_RANKS, _HIGH_RANKS = LOW.dictionary_size, HIGH.dictionary_size
+_SIZES = {"scratch_bytes": SCRATCH_BYTES, "target_slack": TARGET_SLACK}
+
+# int32 [8, 256], as of `count_bytes`; int64 [256], their sums; uint8 [36]; uint64 and uint8 [CODES].
+_stack_counts, _counts_at = stack_array(types.int32, 8, 256), array_at(types.int32, 8, 256)
+_COUNTS_BYTES = 8 * 256 * 4
+_stack_totals = stack_array(types.int64, 256)
+_stack_dictionary, _dictionary_at = stack_array(types.uint8, _LOW_RANKS), array_at(types.uint8, _LOW_RANKS)
+_stack_codes, _stack_units = stack_array(types.uint64, CODES), stack_array(types.uint8, CODES)
 
 
 class _Matrix(NamedTuple):
@@ -160,26 +170,28 @@ def _code(length, high, symbols, buffers, payload, ahead):
     return code_low_plainly(scratch, length, dictionary, codes, units, payload)
 
 
-@kernel("int64(int64, int64, int64, int64, int64, int64, int64, int64, uint8[:,::1], int64, uint64[::1], int64)")
+@kernel(_SIZES)
 def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, dictionaries, target, index, scratch):
     """Encode n-tiles first_tile to last_tile - 1 of a matrix [n, k]; returns the bytes of their payloads.
 
     source: address of matrix row `first_row`, rows `stride` bytes apart; target: address that receives the payloads,
-    with room for the tiles' bytes and TARGET_SLACK more; index: one uint64 per tile of these n-tiles, written without
-    offsets; dictionaries: none (uint8 [0, 36]) for one per tile, else one row for full k-tiles and one for the narrower
-    last one; scratch: address of SCRATCH_BYTES. Integers are int64.
+    with room for the tiles' bytes and TARGET_SLACK more; index: address that receives one uint64 per tile of these
+    n-tiles, without offsets; dictionaries: 0 for one per tile, else the address of two, uint8 [2, 36]: of full k-tiles
+    and of the narrower last one; scratch: address of SCRATCH_BYTES.
     """
     matrix = _Matrix(source, stride, first_row, n, k)
-    coder = np.empty(CODES, np.uint64), np.empty(CODES, np.uint8)
-    dictionary = np.zeros(_LOW_RANKS, np.uint8)
-    buffers = _Buffers(scratch, *coder, np.empty((8, 256), np.int32), np.zeros(256, np.int64), dictionary)
+    dictionary = _stack_dictionary()
+    dictionary[:] = 0
+    buffers = _Buffers(scratch, _stack_codes(), _stack_units(), _stack_counts(), _stack_totals(), dictionary)
     symbols = True
     tile = used = 0
     for n_tile in range(first_tile, last_tile):
         for left in range(0, k, TILE_COLUMNS):
             length, corner = _deal(matrix, n_tile, left, scratch)
-            if dictionaries.shape[0]:
-                dictionary[:] = dictionaries[0 if _is_full(matrix, left) else 1]
+            if dictionaries:
+                own = dictionaries + (0 if _is_full(matrix, left) else _LOW_RANKS)
+                for rank in range(_LOW_RANKS):
+                    dictionary[rank] = load8(own + rank)
                 symbols = _find(scratch, length, high, np.int64(dictionary[0]))
             else:
                 symbols = _rank_tile(length, high, not symbols, buffers)
@@ -190,30 +202,34 @@ def encode_tiles(source, stride, first_row, n, k, first_tile, last_tile, high, d
             if coded == 0:
                 coded = store_raw(scratch, length, payload)
                 entry = np.uint64(0)
-            index[tile] = entry | np.uint64(coded // PAYLOAD_UNIT)
+            store64(index + 8 * tile, entry | np.uint64(coded // PAYLOAD_UNIT))
             tile += 1
             used += coded
     return used
 
 
-@kernel("void(int64, int64, int64, int64, int32[:,:,::1], int64)")
+@kernel(_SIZES)
 def count_tiles(source, stride, n, k, counts, scratch):
     """Count the bytes of all tiles of a matrix [n, k] as they are passed, overlap and padding included.
 
-    counts: int32 [2, 8, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one. Counts stay
-    below 2**31: a matrix has to have fewer bytes than that. scratch: address of SCRATCH_BYTES.
+    counts: address of int32 [2, 8, 256], zeroed by the caller; [0] for full k-tiles, [1] for the narrower last one.
+    Counts stay below 2**31: a matrix has to have fewer bytes than that. scratch: address of SCRATCH_BYTES. Returns 0.
     """
     matrix = _Matrix(source, stride, 0, n, k)
     for n_tile in range((n + TILE_ROWS - 1) // TILE_ROWS):
         for left in range(0, k, TILE_COLUMNS):
             length, _ = _deal(matrix, n_tile, left, scratch)
+            own = _counts_at(counts + (0 if _is_full(matrix, left) else _COUNTS_BYTES))
             for engine in range(ENGINES):
-                count_bytes(scratch + engine * SHARE_STRIDE, length, counts[0 if _is_full(matrix, left) else 1])
+                count_bytes(scratch + engine * SHARE_STRIDE, length, own)
+    return 0
 
 
-@kernel("void(int32[:,::1], int64, uint8[::1])")
+@kernel(_SIZES)
 def rank_counts(counts, size, dictionary):
-    """The `size` most frequent bytes of counts (int32 [8, 256]) in the vendor's order, into dictionary (uint8 [36])."""
-    totals = np.empty(256, np.int64)
-    sum_counts(counts, totals)
-    rank_bytes(totals, size, dictionary)
+    """The `size` most frequent bytes of counts (address of int32 [8, 256]) in the vendor's order, into dictionary
+    (address of uint8 [36]). Returns 0."""
+    totals = _stack_totals()
+    sum_counts(_counts_at(counts), totals)
+    rank_bytes(totals, size, _dictionary_at(dictionary))
+    return 0

@@ -11,7 +11,17 @@ from .format import ENGINES, HEADER_BYTES, HIGH, PACKET_BITS, PACKET_BYTES, PACK
 from .intrinsics import load8, load64, lowest_bit, store64
 from .jit import part
 from .shares import SHARE_STRIDE, xor_bytes
-from .streams import MARKS_STRIDE, ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, write_header
+from .streams import (
+    MARKS_STRIDE,
+    ONES,
+    by_rank,
+    end_stream,
+    fill_tables,
+    pad_streams,
+    payload_address,
+    stack_engines,
+    write_header,
+)
 from .vectors import U8x64, equal, load, splat
 
 _HIGH_CODES, _HIGH_UNITS = by_rank(HIGH)
@@ -175,8 +185,9 @@ def _fill_packets(share, length, codes, units, marks, payload, engine, stream, d
 def fill_high_tables(dictionary, codes, units):
     """Codes and units of bytes and of runs of common bytes under a tile's dictionary: CODES entries each."""
     fill_tables(dictionary, _RANKS, _HIGH_CODES, _HIGH_UNITS, 0, codes, units)
-    codes[256:] = _WHOLE_CODES
-    units[256:] = _WHOLE_UNITS
+    for run in range(_WHOLE_CODES.shape[0]):
+        codes[256 + run] = _WHOLE_CODES[run]
+        units[256 + run] = _WHOLE_UNITS[run]
 
 
 @part
@@ -189,9 +200,9 @@ def code_high_plainly(scratch, length, dictionary, codes, units, payload):
     marks = scratch + _MARKS_AT
     for engine in range(ENGINES):
         _mark_common(scratch + engine * SHARE_STRIDE, length, np.int64(dictionary[0]), marks + engine * MARKS_STRIDE)
-    done = np.empty(4, np.int64)
+    done = stack_engines()
     begin = _fill_lanes(scratch, length, codes, units, marks, payload, done)
-    ends = np.zeros(4, np.int64)
+    ends = stack_engines()
     for engine in range(ENGINES):
         share = scratch + engine * SHARE_STRIDE
         ends[engine] = _fill_packets(

@@ -17,7 +17,7 @@ from .format import ENGINES, HEADER_BYTES, PACKET_BYTES
 from .intrinsics import bits_set, highest_bit, load8, load16, load64, store64
 from .jit import part
 from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK
-from .streams import MARKS_STRIDE, ONES, end_stream, pad_streams, payload_address, write_header
+from .streams import MARKS_STRIDE, ONES, end_stream, pad_streams, payload_address, stack_engines, write_header
 from .symbols import (
     CHECKSUMS_AT,
     CODES_AT,
@@ -258,7 +258,7 @@ def code_runs(scratch, length, dictionary, codes, units, payload):
     fill_high_tables(dictionary, codes, units)
     fill_symbol_tables(scratch, 1, codes, units)
     store(scratch + NEXT_FAR_AT, load(U64x4, scratch + SEGMENTS_AT))
-    ends = np.zeros(4, np.int64)
+    ends = stack_engines()
     for engine in range(ENGINES):
         look_up(scratch, engine, 0, length, scratch + CODES_AT, 8)
         put_far(scratch, engine, 0, length, scratch + CODES_AT, 8)

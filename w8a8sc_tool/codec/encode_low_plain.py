@@ -15,7 +15,7 @@ from .format import ENGINES, ESCAPE, HEADER_BYTES, LONGEST_CODE, LOW, PACKET_BIT
 from .intrinsics import highest_bit, load8, load64, store64
 from .jit import part
 from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK, xor_bytes
-from .streams import ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, write_header
+from .streams import ONES, by_rank, end_stream, fill_tables, pad_streams, payload_address, stack_engines, write_header
 
 LOW_CODES, LOW_UNITS = by_rank(LOW)
 _WINDOW = np.uint64((1 << PACKET_BITS // 3 + 1) - 2)
@@ -101,7 +101,7 @@ def code_low_plainly(scratch, length, dictionary, codes, units, payload):
     fill_tables(dictionary, _RANKS, LOW_CODES, LOW_UNITS, 1, codes, units)
     string = scratch + _STRING_AT
     starts = scratch + _STARTS_AT
-    ends = np.zeros(4, np.int64)
+    ends = stack_engines()
     for engine in range(ENGINES):
         share = scratch + engine * SHARE_STRIDE
         total = string_of_codes(share, length, np.int64(dictionary[0]), codes, units, string, starts)

@@ -27,7 +27,7 @@ from .format import (
 from .intrinsics import load64, store64
 from .jit import part
 from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK
-from .streams import ONES, end_stream, fill_tables, pad_streams, write_header
+from .streams import ONES, end_stream, fill_tables, pad_streams, stack_engines, write_header
 from .symbols import (
     CHECKSUMS_AT,
     CODES_AT,
@@ -234,7 +234,7 @@ def code_symbols(scratch, length, dictionary, codes, units, payload, ahead):
         # A packet that would begin where a share ends: the stream is no shorter than the share.
         if above(places, splat(U64x4, ENGINES * length - 1)) != 0:
             return 0
-    ends = np.zeros(4, np.int64)
+    ends = stack_engines()
     for engine in range(ENGINES):
         packet_at = np.int64(lane(places, engine))
         stream = packet_at // PAYLOAD_UNIT * STREAM_UNIT + packet_at % STREAM_UNIT

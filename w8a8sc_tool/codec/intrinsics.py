@@ -1,4 +1,4 @@
-"""Unaligned loads and stores and bit searches for the kernels, which numba cannot express.
+"""Unaligned loads and stores, bit searches and arrays on the stack for the kernels, which numba cannot express.
 
 Addresses are plain integers: a kernel that takes an address accepts a read-only, memory-mapped or strided array without
 being compiled a second time for it. Both operations are ordinary LLVM instructions with alignment 1, so they work on
@@ -7,13 +7,15 @@ every architecture; the format is little endian, and so must the machine be.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 if sys.byteorder != "little":  # pragma: no cover
     raise ImportError("the codec needs a little-endian machine")
@@ -22,6 +24,7 @@ _U64 = ir.IntType(64)
 _U32 = ir.IntType(32)
 _U16 = ir.IntType(16)
 _U8 = ir.IntType(8)
+_STACK_ALIGNMENT = 64  # bytes: of a cache line
 
 
 @intrinsic
@@ -147,6 +150,50 @@ def bits_set(typing_context: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-def address_of(array: np.ndarray[Any, Any]) -> int:
-    """Where an array's first element lies. The caller keeps the array alive and its layout in mind."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+def stack_array(element: Any, *shape: int) -> Any:
+    """What a kernel calls for an array of a numba type and shape on its stack, with any content: it has no other memory
+    than that and its arguments."""
+    array = types.Array(element, len(shape), "C")
+
+    @intrinsic
+    def allocate(typing_context: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            memory = ir.ArrayType(context.get_data_type(element), math.prod(shape))
+            pointer = cgutils.alloca_once(builder, memory)
+            pointer.align = _STACK_ALIGNMENT
+            return _array(context, builder, array, shape, pointer)
+
+        return array(), generate
+
+    return allocate
+
+
+def array_at(element: Any, *shape: int) -> Any:
+    """What a kernel calls for the array of a numba type and shape at an address (int64), aligned to its elements."""
+    array = types.Array(element, len(shape), "C")
+
+    @intrinsic
+    def view(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], context.get_data_type(element).as_pointer())
+            return _array(context, builder, array, shape, pointer)
+
+        return array(types.int64), generate
+
+    return view
+
+
+def _array(context: Any, builder: Any, array: Any, shape: tuple[int, ...], pointer: Any) -> Any:
+    """The value of a contiguous array whose elements are at `pointer`."""
+    size = context.get_abi_sizeof(context.get_data_type(array.dtype))
+    strides = [size * math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
+    value = make_array(array)(context, builder)
+    populate_array(
+        value,
+        data=builder.bitcast(pointer, context.get_data_type(array.dtype).as_pointer()),
+        shape=[context.get_constant(types.intp, extent) for extent in shape],
+        strides=[context.get_constant(types.intp, stride) for stride in strides],
+        itemsize=context.get_constant(types.intp, size),
+        meminfo=None,
+    )
+    return value._getvalue()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import decode as decoder
-from . import encode as encoder
+from .causes import SENTENCES
 from .errors import IndexEntryError, MatrixError, TileError, TooLargeError
-from .float16 import bfloat16_to_float16
 from .format import (
     COMPRESSED,
     FRACTAL_BYTES,
@@ -28,8 +27,7 @@ from .format import (
     TILE_ROWS,
     Sparsity,
 )
-from .intrinsics import address_of
-from .jit import compile_all
+from .kernels import address_of, load
 from .tiling import Tiling
 
 Dictionary = Literal["tile", "matrix"]
@@ -83,8 +81,7 @@ class MatrixEncoder:
     def __init__(self, n: int, k: int, *, sparsity: Sparsity = "low") -> None:
         self.tiling = _tiling(n, k)
         self._high = int(sparsity == "high")
-        self._dictionaries: npt.NDArray[np.uint8] = np.empty((0, 36), np.uint8)
-        self._scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
+        self._dictionaries: npt.NDArray[np.uint8] | None = None
         self._parts: list[EncodedTiles] = []
         self._tiles = 0
         self.weight_bytes = 0
@@ -92,6 +89,10 @@ class MatrixEncoder:
     def use_dictionaries(self, full: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]) -> None:
         """Code all tiles under these dictionaries (uint8 [36]): one for full k-tiles, one for a narrower last one."""
         self._dictionaries = np.ascontiguousarray(np.stack([full, narrow]))
+
+    @cached_property
+    def _scratch(self) -> npt.NDArray[np.uint8]:
+        return np.empty(load().encode_tiles.sizes["scratch_bytes"], np.uint8)
 
     def blocks(self, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
         """The row ranges [a, b) to feed, one after the other; a range may repeat rows of the one before."""
@@ -121,13 +122,14 @@ class MatrixEncoder:
         if columns > 1 and rows.strides[1] != 1:
             raise ValueError("the columns of a block must be contiguous")
         width = -(-columns // FRACTAL_COLUMNS)
-        room = (last - first) * tiling.tile_n_fractals * width * FRACTAL_BYTES + encoder.TARGET_SLACK
+        encode_tiles = load().encode_tiles
+        room = (last - first) * tiling.tile_n_fractals * width * FRACTAL_BYTES + encode_tiles.sizes["target_slack"]
         target = np.empty(room, np.int8)
         entries = np.zeros((last - first) * (last_k_tile - first_k_tile), np.uint64)
-        compile_kernels()
-        used = encoder.encode_tiles(
+        used = encode_tiles(
             *(address_of(rows), rows.strides[0], begin, tiling.n, columns, first, last, self._high),
-            *(self._dictionaries, address_of(target), entries, address_of(self._scratch)),
+            *(0 if self._dictionaries is None else address_of(self._dictionaries), address_of(target)),
+            *(address_of(entries), address_of(self._scratch)),
         )
         target.resize(used, refcheck=False)  # in place: only what was written has ever been touched
         return EncodedTiles(target, entries)
@@ -245,7 +247,10 @@ class MatrixDecoder:
         self._sparsity = -1 if sparsity is None else int(sparsity == "high")
         self._plain = plain
         self.plain_tiles = 0  # how many were decoded one code at a time: coded as no known encoder does, or damaged
-        self._scratch = np.empty(decoder.SCRATCH_BYTES, np.uint8)
+
+    @cached_property
+    def _scratch(self) -> npt.NDArray[np.uint8]:
+        return np.empty(load().decode_tiles.sizes["scratch_bytes"], np.uint8)
 
     @property
     def bypass_tiles(self) -> int:
@@ -284,21 +289,17 @@ class MatrixDecoder:
         payload = np.ascontiguousarray(payload)
         first = block.first_tile * tiling.k_tiles
         index = self._index[first : block.last_tile * tiling.k_tiles]
-        outcome = np.zeros(4, np.int64)
-        compile_kernels()
-        decoder.decode_tiles(
-            address_of(payload),
-            index,
-            (tiling.n, tiling.k, block.first_tile, block.last_tile),
-            (address_of(out), out.strides[0], block.first_row),
-            (self._sparsity, int(strict), int(canonical), int(self._plain)),
-            address_of(self._scratch),
-            outcome,
+        outcome = np.zeros(3, np.int64)
+        cause = load().decode_tiles(
+            *(address_of(payload), address_of(index), tiling.n, tiling.k, block.first_tile, block.last_tile),
+            *(address_of(out), out.strides[0], block.first_row),
+            *(self._sparsity, int(strict), int(canonical), int(self._plain)),
+            *(address_of(self._scratch), address_of(outcome)),
         )
-        cause, tile, engine, plain = (int(value) for value in outcome)
+        tile, engine, plain = (int(value) for value in outcome)
         self.plain_tiles += plain
         if cause:
-            raise TileError(decoder.CAUSES[cause], tile=first + tile, engine=engine)
+            raise TileError(SENTENCES[cause], tile=first + tile, engine=engine)
 
     def check(self, block: DecodedBlock, payload: Int8, *, strict: bool = True, canonical: bool = False) -> None:
         """Decode one block for its errors alone, which are those of `decode`.
@@ -308,12 +309,6 @@ class MatrixDecoder:
         shape = block.last_row - block.first_row, self.tiling.k
         one_row = np.lib.stride_tricks.as_strided(np.empty(self.tiling.k, np.int8), shape, (0, 1))
         self.decode(block, payload, one_row, strict=strict, canonical=canonical)
-
-
-def compile_kernels() -> None:
-    """Compile all kernels, or load them; only the first call does anything."""
-    encoding = encoder.encode_tiles, encoder.count_tiles, encoder.rank_counts
-    compile_all((*encoding, decoder.decode_tiles, bfloat16_to_float16))
 
 
 def _tiling(n: int, k: int) -> Tiling:
@@ -327,15 +322,15 @@ def _tiling(n: int, k: int) -> Tiling:
 
 def _matrix_dictionaries(weight: Int8, sparsity: Sparsity) -> list[npt.NDArray[np.uint8]]:
     """Dictionaries of matrix scope: for the full k-tiles and for the narrower last one."""
+    kernels = load()
     counts = np.zeros((2, 8, 256), np.int32)
-    scratch = np.empty(encoder.SCRATCH_BYTES, np.uint8)
+    scratch = np.empty(kernels.count_tiles.sizes["scratch_bytes"], np.uint8)
     n, k = weight.shape
-    compile_kernels()
-    encoder.count_tiles(address_of(weight), weight.strides[0], n, k, counts, address_of(scratch))
+    kernels.count_tiles(address_of(weight), weight.strides[0], n, k, address_of(counts), address_of(scratch))
     dictionaries = []
     for part in counts:
         dictionary = np.zeros(36, np.uint8)
-        encoder.rank_counts(part, MODES[sparsity].dictionary_size, dictionary)
+        kernels.rank_counts(address_of(part), MODES[sparsity].dictionary_size, address_of(dictionary))
         dictionaries.append(dictionary)
     return dictionaries
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 from .format import (
     END_BITS,
@@ -18,7 +19,7 @@ from .format import (
     STREAM_UNIT,
     Mode,
 )
-from .intrinsics import store64
+from .intrinsics import stack_array, store64
 from .jit import part
 from .shares import SHARE_BYTES, SHARE_STRIDE, SLACK, copy32
 from .tables import escape_codes
@@ -28,6 +29,7 @@ assert PAYLOAD_UNIT == ENGINES * STREAM_UNIT
 MARKS_STRIDE = SHARE_BYTES // 8 + SLACK  # of bitmaps with a bit per byte of a share
 ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 CODES = 256 + 65  # entries of a tile's tables of codes: bytes, then, in high-sparse mode, runs of 0 to 64 bytes
+stack_engines = stack_array(types.int64, ENGINES)  # a number for each engine
 _ESCAPES = escape_codes()
 _LOW_HEADER, _HIGH_HEADER = np.uint64(LOW.header), np.uint64(HIGH.header)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..codec import ensure_compiled
-from ..codec.kernel_cache import CACHE_VARIABLE, cache_folder
+from ..codec.kernel_cache import CACHE_VARIABLE, cache_folder, kept_in
 from ..errors import MissingError
 
 
@@ -14,8 +14,12 @@ def compile_kernels() -> Path:
 
     Raises MissingError where no such folder can be written: every process compiles its own then.
     """
-    folder = cache_folder()
-    if folder is None:
-        raise MissingError("no folder for compiled kernels can be written", remedy=f"set {CACHE_VARIABLE} to one")
+    remedy = f"set {CACHE_VARIABLE} to one"
+    intended = cache_folder()
+    if intended is None:
+        raise MissingError("no folder for compiled kernels can be written", remedy=remedy)
     ensure_compiled()
+    folder = kept_in()
+    if folder is None:
+        raise MissingError("compiled kernels cannot be written to this folder", str(intended), remedy)
     return folder

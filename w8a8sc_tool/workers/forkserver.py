@@ -1,8 +1,9 @@
 """The process that workers are forked from, which has loaded the kernels already."""
 
-# Loading numba and the kernels takes most of a second of processor time; a fork of a process that has them takes a few
-# milliseconds. The parent itself is not forked: it may have threads, and a fork of those can hang. multiprocessing's
-# own fork server runs the caller's main module again, which a script without a main guard does not survive.
+# Loading the kernels and what workers import takes a fifth of a second of processor time; a fork of a process that has
+# all of it takes a few milliseconds. The parent itself is not forked: it may have threads, and a fork of those can
+# hang. multiprocessing's own fork server runs the caller's main module again, which a script without a main guard does
+# not survive.
 
 from __future__ import annotations
 
@@ -177,15 +178,10 @@ def serve(control: int) -> None:
 
 def _load_kernels(parent: socket.socket) -> None:
     """Load the kernels; those that have to be compiled, which takes long, only once a worker is asked for."""
-    from ..codec import kernel_cache
+    from ..codec import kernels
 
-    folder = kernel_cache.cache_folder()
-    kept = folder is not None and kernel_cache.is_complete(folder)
-    if not kept and not _has_message(parent):  # the parent is gone: nobody needs them
-        return
-    from ..codec.matrix import compile_kernels
-
-    compile_kernels()
+    if not kernels.load_kept() and _has_message(parent):  # no message: the parent is gone, nobody needs them
+        kernels.load()
 
 
 def _has_message(control: socket.socket, milliseconds: int | None = None) -> bool:
