@@ -48,6 +48,24 @@ def sealed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[in
     return directory
 
 
+# Of the 17 MB that a rank of `tiny` may take at TP 1, 9 MB at TP 2.
+MOST_BYTES = 3_000_000
+
+
+@pytest.fixture(scope="session")
+def in_parts(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """As `sealed`, but with files of at most MOST_BYTES. Read only."""
+    output = tmp_path_factory.mktemp("in_parts")
+
+    def directory(tp: int) -> Path:
+        target = target_folder(output, "Tiny", tp)
+        if not target.exists():
+            compress(tiny, output, tp=[tp], processes=2, max_file_size=MOST_BYTES)
+        return target
+
+    return directory
+
+
 @pytest.fixture
 def sealed_copy(sealed: Callable[[int], Path], tmp_path: Path) -> Path:
     """A copy of the sealed directory for TP 2, to damage."""

@@ -14,6 +14,7 @@ import yaml
 from w8a8sc_tool import compress, plan, reshard
 from w8a8sc_tool.cli.main import group
 from w8a8sc_tool.conversion.preparation import Settings
+from w8a8sc_tool.errors import UsageError
 from w8a8sc_tool.jobs import batch
 from w8a8sc_tool.options import HELP, CompressKeywords, CompressOptions
 from w8a8sc_tool.planning import Options
@@ -30,7 +31,7 @@ def test_callers_types_are_the_programs_or_wider() -> None:
     written, used = get_type_hints(CompressKeywords), get_type_hints(CompressOptions)
     assert list(written) and set(written) == set(used) == set(HELP)
     same = {name for name in used if written[name] == used[name]}
-    assert set(used) - same == {"tp", "keep"}
+    assert set(used) - same == {"tp", "keep", "max_file_size"}
     assert all(DEFAULTS[name] in get_args(written["target"]) for name in ("target",))
 
 
@@ -55,6 +56,7 @@ def test_the_command_line(name: str) -> None:
         (["--keep", "a", "--keep", "b"], "keep", ("a", "b")),
         (["--max-ratio", "0.5"], "max_ratio", 0.5),
         (["-j", "3"], "processes", 3),
+        (["--max-file-size", "5GB"], "max_file_size", "5GB"),
         (["--target", "0.23"], "target", "0.23"),
     ],
 )
@@ -72,7 +74,7 @@ def test_the_python_interface(function: Any) -> None:
 
 def test_commands_that_share_options() -> None:
     """Under the same names with the same defaults, on the command line and in Python."""
-    shared = {"processes", "overwrite", "resume", "verify"}
+    shared = {"processes", "max_file_size", "overwrite", "resume", "verify"}
     parameters = inspect.signature(reshard).parameters
     assert {name: parameters[name].default for name in shared} == {name: DEFAULTS[name] for name in shared}
     for command in ("reshard", "decompress"):
@@ -90,14 +92,28 @@ def test_batch_files() -> None:
         name: value for name, value in DEFAULTS.items() if name != "processes"
     }
     assert batch._File.__struct_fields__ == ("jobs", "output", "processes", "stop_on_failure")
-    written = yaml.safe_load("{model: m, tp: 2, keep: '*.o_proj', target: '0.23'}")
-    assert msgspec.convert(written, batch._Keys).keep == "*.o_proj"
+    written = yaml.safe_load("{model: m, tp: 2, keep: '*.o_proj', target: '0.23', max_file_size: 5GB}")
+    job = msgspec.convert(written, batch._Keys)
+    assert (job.keep, job.max_file_size) == ("*.o_proj", "5GB")
 
 
 def test_what_manifests_and_journals_record() -> None:
     """The options that change the output, in the order that the bytes of manifests have."""
     assert set(Options.__struct_fields__) == {name for name, option in HELP.items() if option.changes_output}
     assert list(Options().document()) == ["max_ratio", "keep", "target", "preset", "compress", "backend"]
+
+
+@pytest.mark.parametrize(
+    ("given", "nbytes"), [(None, None), (1, 1), ("5GB", 5 * 10**9), ("1GiB", 1 << 30), ("500 mib", 500 << 20)]
+)
+def test_file_sizes(given: int | str | None, nbytes: int | None) -> None:
+    assert CompressOptions.of({"max_file_size": given}).max_file_size == nbytes
+
+
+@pytest.mark.parametrize("given", [0, -1, True, 1.5, "", "0.5B", "5 apples", "GB", "-1GB", "1e9", "9" * 5000])
+def test_file_sizes_that_are_none(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"is not a size.*5GB|not a positive number of bytes"):
+        CompressOptions.of({"max_file_size": given})
 
 
 def test_an_option_that_does_not_exist() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypedDict, TypeVar
 
 from .errors import UsageError
+from .io.amounts import parsed_size
 from .targets import DEFAULT_TARGET, TARGETS, Target
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +56,7 @@ class CompressKeywords(TypedDict, total=False):
     max_ratio: float | None
     target: Target
     compress: bool
+    max_file_size: int | str | None
     overwrite: bool
     resume: bool
     verify: bool
@@ -129,6 +131,14 @@ class CompressOptions:
         ),
     )
     compress: bool = field(default=True, metadata=_help("Write an uncompressed W8A8S directory.", changes_output=True))
+    max_file_size: int | None = field(
+        default=None,
+        metadata=_help(
+            "Spread a rank over several files if it may get larger than this, as 5GB or 500MiB [default: 1GiB, or as "
+            "many files as there are already].",
+            metavar="SIZE",
+        ),
+    )
     overwrite: bool = field(
         default=False, metadata=_help("Replace an existing directory once the new one is complete.")
     )
@@ -145,11 +155,12 @@ class CompressOptions:
 
         Raises UsageError for sizes or patterns that are none, TypeError for a name that is no option's.
         """
-        lists: dict[str, Any] = {
+        converted: dict[str, Any] = {
             "tp": as_sizes(keywords.get("tp", (1,))),
             "keep": as_patterns(keywords.get("keep", ())),
+            "max_file_size": as_file_size(keywords.get("max_file_size")),
         }
-        return cls(**{**keywords, **lists})
+        return cls(**{**keywords, **converted})
 
 
 def shows_keywords(function: F) -> F:
@@ -192,3 +203,16 @@ def as_patterns(keep: str | Sequence[str]) -> tuple[str, ...]:
         if not isinstance(pattern, str):
             raise UsageError(f"{pattern!r} is not a pattern of layers' names")
     return patterns
+
+
+def as_file_size(size: int | str | None) -> int | None:
+    """Bytes of a file size: a number, or text such as 5GB and 500MiB. Raises UsageError for anything else."""
+    if size is None:
+        return None
+    try:
+        nbytes = parsed_size(size) if isinstance(size, str) else size
+    except ValueError as error:
+        raise UsageError(str(error), remedy="give one as 5GB, 500MiB, or a number of bytes") from None
+    if not isinstance(nbytes, int) or isinstance(nbytes, bool) or nbytes < 1:
+        raise UsageError(f"a file size of {size!r} is not a positive number of bytes")
+    return nbytes

@@ -9,7 +9,8 @@ parent imports and reads while the process that workers come from loads the kern
 process, in processor time, with the output in memory; a disk is not part of it. work: all that workers do; forks:
 workers start one after the other while others work; longest unit: the largest module, which one worker makes, with
 threads that read, hash and write if it is not compressed: the busiest of these; parent: the parent's time for all
-units; busiest file: the writing into one rank's file, which Linux lets one process at a time do.
+units; busiest file: the writing into one of the rank files, which Linux lets one process at a time do. Where a part of
+a model stands for the whole, its files are as much smaller, so that a rank is spread over as many.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 from unittest import mock
 
 from tests.jobs.test_reshard import InProcess
+from w8a8sc_tool.conversion.parts import DEFAULT_FILE_BYTES
 from w8a8sc_tool.io import files
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
@@ -138,7 +140,7 @@ def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
         mock.patch("w8a8sc_tool.conversion.write_behind.ThreadPoolExecutor", TimedThreads),
         mock.patch.object(files, "write_at", timed_write),
     ):
-        compress(model, out, tp=tp, verify=False, processes=MANY)
+        compress(model, out, tp=tp, verify=False, processes=MANY, max_file_size=DEFAULT_FILE_BYTES // times)
     ended = time.thread_time()
     working = sum(clock.units.values())
     longest = max(

@@ -42,12 +42,12 @@ def _regions(folder: Path) -> tuple[list[Region], list[Region]]:
     """Every byte of a directory belongs to a region. Those that can be damaged together, and those alone."""
     manifest = manifest_file.load(folder)
     assert manifest is not None
-    together = [(r.file, t.name, t.begin, t.end) for r in manifest.ranks for t in r.tensors if t.end > t.begin]
-    alone = [(rank.file, "", 0, rank.header_bytes) for rank in manifest.ranks]
+    together = [(r.file, t.name, t.begin, t.end) for r in manifest.rank_files for t in r.tensors if t.end > t.begin]
+    alone = [(file.file, "", 0, file.header_bytes) for file in manifest.rank_files]
     for path in sorted(folder.iterdir()):
         if path.name in _STRUCTURE:
             alone.append((path.name, "", 0, path.stat().st_size))
-        elif path.name not in {rank.file for rank in manifest.ranks}:
+        elif path.name not in {file.file for file in manifest.rank_files}:
             together.append((path.name, "", 0, path.stat().st_size))
     covered = sum(end - begin for _, _, begin, end in (*together, *alone))
     if covered != sum(path.stat().st_size for path in folder.iterdir()):

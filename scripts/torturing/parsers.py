@@ -85,6 +85,6 @@ def _small_manifest(directory: Path) -> bytes:
     """A manifest with one tensor of one rank."""
     manifest = manifest_file.load(directory)
     assert manifest is not None
-    rank = msgspec.structs.replace(manifest.ranks[0], tensors=manifest.ranks[0].tensors[:1])
-    small = msgspec.structs.replace(manifest, ranks=[rank], layers=manifest.layers[:1], files=manifest.files[:1])
+    file = msgspec.structs.replace(manifest.rank_files[0], tensors=manifest.rank_files[0].tensors[:1])
+    small = msgspec.structs.replace(manifest, rank_files=[file], layers=manifest.layers[:1], files=manifest.files[:1])
     return small.to_bytes()

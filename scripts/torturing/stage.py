@@ -25,6 +25,7 @@ MARK = "W8A8SC_TORTURE_MARK"
 
 # Small, yet with compressed layers at TP 1 and 2, a layer that the kernel cannot take, and FLOAT ones.
 SMALL = synthesizer.Model(320, 768, 2, 4, 2, 64, 320, ("model.layers.1.mlp.down_proj",))
+FILE_SIZE = "600kB"  # every rank has several files then
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Stage:
 
     def compress(self, output: str, *more: str) -> list[str]:
         """The command whose results the references are."""
-        tp = ("--tp", "1", "--tp", "2")
+        tp = ("--tp", "1", "--tp", "2", "--max-file-size", FILE_SIZE)
         return ["compress", str(self.source), *tp, "-j", "2", "-o", str(self.folder / output), *more]
 
     def start(

@@ -145,6 +145,8 @@ def test_quiet(tiny: Path, tmp_path: Path) -> None:
         (("compress",), 2, "error: Missing argument 'MODEL'"),
         (("compress", "{tiny}", "--frobnicate"), 2, "error: No such option"),
         (("compress", "{tiny}", "--max-ratio", "1"), 2, "error: max ratio 1"),
+        (("compress", "{tiny}", "--max-file-size", "5 apples"), 2, "error: '5 apples' is not a size: give one as 5GB"),
+        (("decompress", "x", "--checkpoint", "--max-file-size", "5GB"), 2, "error: --max-file-size does not go with"),
         (("frobnicate",), 2, "error: No such command 'frobnicate': see w8a8sc --help"),
         (("verify", "{tiny}"), 3, "error: a checkpoint, not a sharded_state directory"),
         (("inspect", "/dev/null"), 3, "error: not a folder"),

@@ -167,7 +167,7 @@ def test_options_that_a_manifest_does_not_name_have_their_defaults(made: Path, t
         ({"codec_version": 2}, r"made by w8a8sc 7\.0 \(this is .*\) with version 2 of the codec, not 1"),
         ({"source": "blake3:" + "1" * 64}, r"made by w8a8sc 7\.0 \(this is .*\) of another checkpoint"),
         ({"options": {"max_ratio": 0.9}}, r"made by w8a8sc 7\.0 \(this is .*\) with other options \(max_ratio 0\.9\)"),
-        ({"format_version": manifest_file.FORMAT_VERSION + 1}, r"exists already \(manifest format 2, of w8a8sc '7\.0'"),
+        ({"format_version": manifest_file.FORMATS[-1] + 1}, r"exists already \(manifest format 3, of w8a8sc '7\.0'"),
         ({"options": {"target": "0.30"}}, r"exists already \(was made for vLLM Ascend '0\.30'"),
     ],
 )

@@ -102,7 +102,7 @@ def test_what_workers_have_read_back_is_not_read_again(
 
     monkeypatch.setattr(checking, "_run", noted)
     (result,) = compress(tiny, tmp_path, processes=1)
-    tensors = {tensor.name: tensor for rank in result.manifest.ranks for tensor in rank.tensors}
+    tensors = {tensor.name: tensor for file in result.manifest.rank_files for tensor in file.tensors}
     assert names == {name for name, tensor in tensors.items() if (tensor.end - tensor.begin) % 8}
     assert 0 < len(names) < len(tensors)
 

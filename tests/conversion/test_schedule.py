@@ -23,7 +23,7 @@ class Planned:
 
 
 def unit(name: str, source_bytes: int = 100, *, compress: bool = True) -> Unit:
-    return Unit(name, {0: cast(PlannedModule, Planned(source_bytes, compress))}, {})
+    return Unit(name, {0: cast(PlannedModule, Planned(source_bytes, compress))}, {0: 0}, {})
 
 
 class Workers:

@@ -40,7 +40,7 @@ DIRECTORIES = [
     Case("manifest: nested deeply", "directory", text(MANIFEST, '{"options":' * 100_000)),
     Case("manifest: a list", "directory", text(MANIFEST, "[]")),
     Case("manifest: huge numbers", "directory", in_json(MANIFEST, lambda c: c.update(tensor_parallel_size=10**30))),
-    Case("manifest: another version", "directory", in_json(MANIFEST, lambda c: c.update(format_version=2))),
+    Case("manifest: another version", "directory", in_json(MANIFEST, lambda c: c.update(format_version=3))),
     Case("manifest: a sparse file", "directory", sparse(MANIFEST, 1 << 40)),
     Case("manifest: a link", "directory", linked(MANIFEST, "/etc/hostname")),
     Case("manifest: a device", "directory", linked(MANIFEST, "/dev/zero")),

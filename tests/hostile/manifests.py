@@ -100,6 +100,27 @@ def _rank(name: str, number: int = 0, /, **changes: object) -> Case:
     return _sealed(f"a rank {name}", lambda c: c["ranks"][number].update(changes))
 
 
+def _split(content: dict[str, Any]) -> None:
+    """Every rank's last tensor in a file of its own, as it could be."""
+    ranks, content["format_version"] = content["ranks"], 2
+    content["ranks"] = []
+    for rank in ranks:
+        tensor = rank["tensors"].pop()
+        nbytes = tensor["end"] - tensor["begin"]
+        rank["size"] = tensor["begin"]
+        moved = {**tensor, "begin": 64, "end": 64 + nbytes}
+        part = {**rank, "file": rank["file"].replace("part-0", "part-1"), "size": 64 + nbytes}
+        content["ranks"] += [rank, {**part, "header_bytes": 64, "tensors": [moved]}]
+
+
+def _parts(name: str, change: Callable[[dict[str, Any]], object]) -> Case:
+    def both(content: dict[str, Any]) -> None:
+        _split(content)
+        change(content)
+
+    return _sealed(f"parts: {name}", both)
+
+
 def _file(name: str, /, **changes: object) -> Case:
     return _sealed(f"a file {name}", lambda c: c["files"][0].update(changes))
 
@@ -216,6 +237,7 @@ SEALED = [
     _file("with NUL", file="a\0b"),
     _file("that is the manifest", file=MANIFEST),
     _file("that is a rank's", file="model-rank-0-part-0.safetensors"),
+    _file("that is a part which is not listed", file="model-rank-0-part-7.safetensors"),
     _file("of a negative size", size=-1),
     _file("of a size beyond 64 bits", size=2**63),
     _file("without a hash", hash="blake3:00"),
@@ -263,7 +285,23 @@ SEALED = [
     _sealed("a tool of control characters", lambda c: c.update(tool_version="1\x1b[2J")),
     _sealed("a codec of version 0", lambda c: c.update(codec_version=0)),
     _sealed("a source that is no hash", lambda c: c.update(source="../x")),
-    _sealed("another format", lambda c: c.update(format_version=2, tool_version="9.0")),
+    _sealed("another format", lambda c: c.update(format_version=3, tool_version="9.0")),
+    _sealed("the format of several files, and one", lambda c: c.update(format_version=2)),
+    _parts("files that are not there", lambda c: None),
+    _parts("the format of one file", lambda c: c.update(format_version=1)),
+    _parts("a gap", lambda c: [c["ranks"][n].update(file=f"model-rank-{n // 2}-part-2.safetensors") for n in (1, 3)]),
+    _parts("in another order", lambda c: c["ranks"].insert(0, c["ranks"].pop(1))),
+    _parts("rank by rank", lambda c: c["ranks"].insert(1, c["ranks"].pop(2))),
+    _parts("one too few", lambda c: c["ranks"].pop()),
+    _parts(
+        "one rank with more", lambda c: c["ranks"].append({**c["ranks"][3], "file": "model-rank-1-part-2.safetensors"})
+    ),
+    _parts("a file twice", lambda c: c["ranks"][1].update(file=c["ranks"][0]["file"])),
+    _parts(
+        "a tensor twice",
+        lambda c: c["ranks"][1].update(tensors=[{**c["ranks"][1]["tensors"][0], "name": "lm_head.weight"}]),
+    ),
+    _parts("other tensors on the other rank", lambda c: c["ranks"][3]["tensors"][0].update(name="x")),
     _rehashed("info of another shape with as many tiles", _info(lambda v: _set(v, 3, v[3] - 1))),
     _rehashed("info of 2^60 columns", _info(lambda v: _set(v, 2, 2**60))),
     _rehashed("info of negative rows", _info(lambda v: _set(v, 3, -1))),

@@ -106,6 +106,7 @@ class Directories:
             "vendor tp2": lambda: self._without_manifest("tp2"),
             "resharded tp2": lambda: reshard(self["tp4"], folder / "resharded", tp=[2], processes=2)[0].directory,
             "uncompressed tp2": lambda: self._uncompressed("checkpoint", 2),
+            "tp2 in parts": lambda: self._compressed("checkpoint", 2, "parts", max_file_size="2MB"),
         }
         for size in (1, 2, 4):
             self._makers[f"tp{size}"] = partial(self._compressed, "checkpoint", size, "out")

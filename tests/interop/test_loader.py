@@ -21,6 +21,7 @@ pytestmark = pytest.mark.interop
 
 # Directory -> TP size. "mixed" is the one for the pair's release.
 LOADED = {"tp1": 1, "tp2": 2, "tp4": 4, "tied tp1": 1, "uncompressed tp2": 2, "vendor tp2": 2, "mixed": 2}
+LOADED["tp2 in parts"] = 2  # several files per rank
 SOURCES = {
     "tp2": "checkpoint",
     "resharded tp2": "checkpoint",

@@ -372,6 +372,15 @@ def test_a_source_that_is_not_run_is_refused_before_the_work(
         generate(directories("mixed", 1), token_ids=PROMPT, compare=source, on_token=lambda token, text: pytest.fail())
 
 
+def test_a_rank_in_several_files_is_the_same_rank(
+    sealed: Callable[[int], Path], in_parts: Callable[[int], Path]
+) -> None:
+    for rank in range(2):
+        one, several = load_rank(sealed(2), rank), load_rank(in_parts(2), rank)
+        assert one.keys() == several.keys()
+        assert all(torch.equal(one[name], several[name]) for name in one)
+
+
 @pytest.mark.slow
 def test_damaged_swapped_and_missing_rank_files(directories: Callable[[str, int], Path], tmp_path: Path) -> None:
     whole = directories("mixed", 2)

@@ -19,7 +19,7 @@ def make(target: Path, content: bytes = b"new", *, overwrite: bool = False) -> N
     with SealedDirectory(target, overwrite=overwrite) as directory:
         directory.write_file("a.json", content)
         assert not target.exists() or overwrite
-        directory.seal(msgspec.structs.replace(example(), ranks=[], files=directory.side_files))
+        directory.seal(msgspec.structs.replace(example(), rank_files=[], files=directory.side_files))
         directory.publish()
 
 
@@ -51,7 +51,7 @@ def test_what_is_not_whole_is_not_sealed(damage: Callable[[Path], object], tmp_p
         directory.write_file("a.json", b"123")
         damage(directory.partial / "a.json")
         with pytest.raises(WorkError, match=r"a\.json: run the same command again"):
-            directory.seal(msgspec.structs.replace(example(), ranks=[], files=directory.side_files))
+            directory.seal(msgspec.structs.replace(example(), rank_files=[], files=directory.side_files))
     assert names(tmp_path / ("y" + PARTIAL)) <= {"a.json"}
 
 

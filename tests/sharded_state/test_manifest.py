@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from w8a8sc_tool.errors import InputError
-from w8a8sc_tool.sharded_state import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
+from w8a8sc_tool.sharded_state import FileEntry, LayerEntry, Manifest, RankFileEntry, TensorEntry
 from w8a8sc_tool.sharded_state import manifest as manifest_file
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
@@ -35,7 +35,7 @@ def example() -> Manifest:
         options={"max_ratio": 0.95},
         source=digest,
         layers=[LayerEntry("a", 128, 320, "W8A8SC", 0.25, None), LayerEntry("b", 2, 4, "FLOAT", None, "source")],
-        ranks=[RankEntry(0, "model-rank-0-part-0.safetensors", 272, 64, digest, tensors)],
+        rank_files=[RankFileEntry(0, "model-rank-0-part-0.safetensors", 272, 64, digest, tensors)],
         files=[FileEntry("config.json", 2, digest)],
     )
 
@@ -45,7 +45,11 @@ def test_round_trip_and_digest() -> None:
     manifest = manifest_file.parse(data, "here")
     assert manifest.digest.startswith("blake3:")
     assert manifest.to_bytes() == data
-    assert (manifest.ranks, manifest.files, manifest.layers) == (example().ranks, example().files, example().layers)
+    assert (manifest.rank_files, manifest.files, manifest.layers) == (
+        example().rank_files,
+        example().files,
+        example().layers,
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_any_other_form_is_refused(change: object) -> None:
         (b"", "not a manifest .*truncated"),
         (b"[]", "not a manifest .*object"),
         (b"{}", "not a manifest .*format_version"),
-        (b'{"format_version": 2}', "manifest format 2"),
+        (b'{"format_version": 3}', "manifest format 3"),
         (b'{"format_version": 1}', "not a manifest"),
         (b'{"format_version": 1, "ranks": 7}', "not a manifest"),
         (b'{"a":' * 50_000, "not a manifest .*recursion"),

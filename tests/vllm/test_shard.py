@@ -121,17 +121,17 @@ def test_the_manifest_of_another_model_is_refused(
     assert "made for 1 ranks" in refusal(lambda: Shard.open(sealed_copy, 0, 2))
     manifest = manifest_file.load(sealed(2))
     assert manifest is not None
-    first, second = manifest.ranks
+    first, second = manifest.rank_files
     names = {"file": second.file, "rank": second.rank}
     swapped = [replace_struct(second, file=first.file, rank=first.rank), replace_struct(first, **names)]
-    (sealed_copy / manifest_file.NAME).write_bytes(replace_struct(manifest, ranks=swapped).to_bytes())
+    (sealed_copy / manifest_file.NAME).write_bytes(replace_struct(manifest, rank_files=swapped).to_bytes())
     assert "not the file that the manifest lists" in refusal(lambda: Shard.open(sealed_copy, 0, 2))
 
 
 def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None:
     manifest = manifest_file.load(sealed_copy)
     assert manifest is not None
-    rank, *others = manifest.ranks
+    rank, *others = manifest.rank_files
     tensor, *rest = rank.tensors
     shape, last = list(tensor.shape), rest[-1]
     bytes_of = f"{tensor.dtype} {shape} in bytes {tensor.begin} to {tensor.end}"
@@ -146,7 +146,7 @@ def test_how_a_file_differs_from_its_manifest_is_said(sealed_copy: Path) -> None
     for difference, changes in differences.items():
         ranks = [replace_struct(rank, **changes), *others]
         with ShardedState.open(sealed_copy) as state, pytest.raises(InputError) as refused:
-            replace(state, manifest=replace_struct(manifest, ranks=ranks)).check_files()
+            replace(state, manifest=replace_struct(manifest, rank_files=ranks)).check_files()
         problem = refused.value.problems[0]
         assert problem.message == f"not the file that the manifest lists: {difference}"
         assert problem.where == str(sealed_copy / rank.file)

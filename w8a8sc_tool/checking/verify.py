@@ -213,7 +213,7 @@ def _places(state: ShardedState, findings: list[Finding]) -> list[dict[str, Stor
     """The tensors of each rank by name, with the hashes they should have."""
     hashes: dict[tuple[str, str], str] = {}
     if state.manifest is not None:
-        hashes = {(r.file, t.name): t.hash for r in state.manifest.ranks for t in r.tensors}
+        hashes = {(f.file, t.name): t.hash for f in state.manifest.rank_files for t in f.tensors}
     for rank in sorted(set(range(state.tp)) - set(state.ranks)):
         findings.append(Finding(f"there is no file of rank {rank}", str(state.path)))
     for rank in sorted(set(state.ranks) - set(range(state.tp))):
@@ -234,7 +234,7 @@ def _check_files(  # noqa: C901, PLR0912 - one check after the other, each with 
     state: ShardedState, manifest: Manifest, *, hash_files: bool
 ) -> Iterator[Finding]:
     """The directory's files against its manifest: names, sizes, headers, and side files whole."""
-    sizes = {r.file: r.size for r in manifest.ranks} | {f.file: f.size for f in manifest.files}
+    sizes = manifest.sizes
     present = contents(state.path)
     for name in sorted(set(sizes) - set(present)):
         yield Finding("the file is missing", str(state.path / name))
@@ -243,15 +243,15 @@ def _check_files(  # noqa: C901, PLR0912 - one check after the other, each with 
             continue
         yield Finding("the file does not belong to the sealed directory", str(present[name]))
     opened = {file.path.name: file for files in state.ranks.values() for file in files}
-    for rank in manifest.ranks:
-        file = opened.get(rank.file)
+    for sealed in manifest.rank_files:
+        file = opened.get(sealed.file)
         if file is None:
             continue
-        listed = {(t.name, t.dtype, tuple(t.shape), t.begin, t.end) for t in rank.tensors}
+        listed = {(t.name, t.dtype, tuple(t.shape), t.begin, t.end) for t in sealed.tensors}
         actual = {(t.name, t.dtype, t.shape, t.begin, t.end) for t in file.tensors.values()}
-        if file.size != rank.size:
-            yield Finding(f"the file has {file.size} bytes, the manifest lists {rank.size}", str(file.path))
-        if file.header_bytes != rank.header_bytes or listed != actual or _header_hash(file) != rank.header_hash:
+        if file.size != sealed.size:
+            yield Finding(f"the file has {file.size} bytes, the manifest lists {sealed.size}", str(file.path))
+        if file.header_bytes != sealed.header_bytes or listed != actual or _header_hash(file) != sealed.header_hash:
             yield Finding("its header is not the one the manifest lists", str(file.path))
     for entry in manifest.files:
         path = present.get(entry.file)
@@ -296,7 +296,7 @@ def _check_structure(
         return description
     for rank, tensors in enumerate(ranks):
         if state.ranks.get(rank):
-            findings += _check_rank(planned_modules, description, tensors, str(state.ranks[rank][0].path))
+            findings += _check_rank(planned_modules, description, tensors, _where(state, rank))
             findings += _check_infos(planned_modules, description, state.ranks[rank])
     if state.manifest is not None:
         findings += _check_layers(planned_modules, config, description, state.manifest, state.path / manifest_file.NAME)
@@ -325,9 +325,16 @@ def is_compressed(module: Module, description: Description) -> bool:
     return module.kind == "linear" and description.type_of(module.members[0].name) in UNCOMPRESSED
 
 
+def _where(state: ShardedState, rank: int) -> str:
+    """The file of a rank, or what its files have in common."""
+    files = state.ranks[rank]
+    return str(files[0].path if len(files) == 1 else state.path / f"model-rank-{rank}-part-*.safetensors")
+
+
 def _check_rank(
     planned_modules: list[Module], description: Description, tensors: dict[str, StoredTensor], where: str
 ) -> Iterator[Finding]:
+    """where: the rank, for what is missing."""
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {}
     weights: dict[str, int] = {}
     for module in planned_modules:
@@ -341,9 +348,9 @@ def _check_rank(
     for name in sorted(set(wanted) - set(tensors)):
         yield Finding(f"{name} is missing", where)
     for name in sorted(set(tensors) - set(wanted)):
-        yield Finding(f"{name} does not belong to this model", where)
+        yield Finding(f"{name} does not belong to this model", tensors[name].path)
     for name in sorted(set(wanted) & set(tensors)):
-        info = tensors[name].info
+        info, where = tensors[name].info, tensors[name].path
         dtype, shape = wanted[name]
         if name in weights:
             if info.dtype != "I8" or len(info.shape) != 1 or not 0 < info.nbytes <= weights[name]:
@@ -390,8 +397,8 @@ def _check_layers(
         if module.kind != "linear"
         for output in module.outputs
     }
-    for rank in manifest.ranks:
-        for tensor in rank.tensors:
+    for file in manifest.rank_files:
+        for tensor in file.tensors:
             if tensor.quantization != others.get(tensor.name, tensor.quantization):
                 message = f"{tensor.name} is {tensor.quantization}, in the model {others[tensor.name]}"
                 yield Finding(message, str(path))

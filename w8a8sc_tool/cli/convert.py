@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.argument("model")
 @takes("tp")
 @click.option("-o", "--output", default=".", help="Folder below which the directories are created [default: here].")
-@takes("name", "processes", "backend", "executor", "preset", "keep", "max_ratio", "target", "compress")
+@takes("name", "processes", "backend", "executor", "preset", "keep", "max_ratio", "target", "compress", "max_file_size")
 @click.option("--dry-run", is_flag=True, help="Print what would be made, and make nothing.")
 @takes("overwrite", "resume", "verify")
 @reports
@@ -83,7 +83,7 @@ def _of_directory(function: F) -> F:
         common,
         takes_models("directory", size="size"),
         logged,
-        takes("processes", "overwrite", "resume", "verify"),
+        takes("processes", "max_file_size", "overwrite", "resume", "verify"),
         click.option("-o", "--output", default=".", help="Folder below which it is created [default: here]."),
         click.argument("directory"),
     ):
@@ -127,9 +127,12 @@ def decompress(directory: str, checkpoint: bool, **how: Any) -> None:
     if not checkpoint:
         _reshard(directory, None, compress=False, **how)
         return
-    for name, flag in (("processes", "-j"), ("verify", "--no-verify"), ("resume", "--no-resume")):
+    others = {"processes": "-j", "max_file_size": "--max-file-size", "verify": "--no-verify", "resume": "--no-resume"}
+    for name, flag in others.items():
         if how[name] not in (True, None):
-            raise UsageError(f"{flag} does not go with --checkpoint, which is written by one process in one go")
+            raise UsageError(
+                f"{flag} does not go with --checkpoint, which is one file, written by one process in one go"
+            )
     from ..jobs.reshard import to_checkpoint
 
     out = Output(as_json=how["as_json"], quiet=how["quiet"], makes=True, log=how["log"])

@@ -17,6 +17,7 @@ from ..errors import InputError, WorkError
 from ..io.limits import noting
 from ..io.safetensors import StoredTensor
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
+from ..workers.machine import allow_open_files, open_files
 from ..workers.pool import Pool
 from ..workers.progress import Part, Progress, working
 from ..workers.tasks import Task, run_all
@@ -43,10 +44,10 @@ class Conversion:
         self._settings = prepared.settings
         self._progress = progress
         self._drafts = []
-        for plan, target, done in zip(prepared.plans, prepared.targets, prepared.done):
+        for plan, split, target, done in zip(prepared.plans, prepared.splits, prepared.targets, prepared.done):
             if done is None:
                 sealed = SealedDirectory(target, overwrite=self._settings.overwrite)
-                self._drafts.append(DirectoryDraft(plan, sealed, Journal(sealed.partial)))
+                self._drafts.append(DirectoryDraft(plan, split, sealed, Journal(sealed.partial)))
         self._processes = self._settings.workers
         self._sources: dict[str, str] = {}  # hash of every source tensor read so far
 
@@ -54,6 +55,8 @@ class Conversion:
         """Make what is missing, seal, check and put in place; returns the manifests."""
         with ExitStack() as stack:
             stack.enter_context(noting(self._progress.note))
+            files = sum(draft.plan.tp * draft.split.count for draft in self._drafts)
+            allow_open_files(open_files(files, self._processes))
             for draft in self._drafts:
                 stack.enter_context(draft.sealed)
                 stack.callback(draft.close)
@@ -105,7 +108,8 @@ class Conversion:
             if manifest and manifest.source == read_identity(self._checkpoint, self._processes, self._progress):
                 draft.finished = manifest
                 return []
-        head = expected_head(draft.plan, self._settings.name) | {"source": shallow_identity(self._checkpoint)}
+        head = expected_head(draft.plan, draft.split, self._settings.name)
+        head |= {"source": shallow_identity(self._checkpoint)}
         entries = draft.go_on(head) if self._settings.resume else None
         if entries is None and draft.begin(head):
             self._progress.note(f"{draft.sealed.partial} held nothing to go on with: it is made afresh")
@@ -138,7 +142,7 @@ class Conversion:
     def _make(self, earlier: Sequence[list[JournalEntry]]) -> None:
         """Have workers make every module that is missing."""
         plan = self._drafts[0].plan
-        paths = [[str(rank.path) for rank in draft.ranks] for draft in self._drafts]
+        paths = [[[str(file.path) for file in files] for files in draft.ranks] for draft in self._drafts]
         with ExitStack() as stack:
             msmodelslim = None
             if self._settings.backend.executor is not None:
@@ -163,8 +167,9 @@ class Conversion:
             name = items[0].module.name
             planned = {n: item for n, item in enumerate(items) if self._drafts[n].missing(name)}
             if planned:
+                parts = {number: self._drafts[number].split.part_of[name] for number in planned}
                 offsets = {number: self._drafts[number].offsets(item) for number, item in planned.items()}
-                units.append(Unit(name, planned, offsets))
+                units.append(Unit(name, planned, parts, offsets))
         return units
 
     def _follow(self, schedule: Schedule) -> None:
@@ -189,8 +194,10 @@ class Conversion:
                 self._drafts[number].take(event.unit.planned[number], result)
             self._progress.advance(event.unit.source_bytes, *self._compressed_bytes(event))
         elif isinstance(event, Turn):
-            results = event.result.modules
-            schedule.write(event.unit, {number: self._drafts[number].append(results[number]) for number in results})
+            name, results = event.unit.name, event.result.modules.items()
+            schedule.write(
+                event.unit, {number: self._drafts[number].append(name, result) for number, result in results}
+            )
         elif isinstance(event, Written):
             for number, hashes in event.hashes.items():
                 self._drafts[number].written(event.unit.name, hashes)

@@ -79,7 +79,6 @@ def convert(prepared: Prepared, progress: Progress) -> list[Compressed]:
             results.append(Compressed(target, plan.tp, True, *sizes, 0.0, manifest))
             continue
         manifest = next(made)
-        output = sum(rank.size for rank in manifest.ranks) + sum(file.size for file in manifest.files)
-        sizes = (plan.source_bytes, output)
+        sizes = (plan.source_bytes, manifest.total_bytes)
         results.append(Compressed(target, plan.tp, False, *sizes, seconds, manifest, plan.warnings))
     return results

@@ -11,7 +11,7 @@ from .._version import VERSION
 from ..checkpoint import Checkpoint
 from ..errors import AccessError, InputError
 from ..io import files, reading
-from ..io.safetensors import StoredTensor, TensorInfo, tensor_info
+from ..io.safetensors import StoredTensor, TensorInfo
 from ..layouts import COMPRESSED, UNCOMPRESSED
 from ..planning import Plan, PlannedModule, side_files
 from ..planning.options import same_options
@@ -21,36 +21,39 @@ from ..sharded_state import (
     JournalTensor,
     LayerEntry,
     Manifest,
-    RankEntry,
     RankFile,
+    RankFileEntry,
     SealedDirectory,
     TensorEntry,
     refuse_other,
 )
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
+from ..sharded_state.meaning import format_of
 from ..sharded_state.rank_file import file_name
 from .messages import ModuleResult, RankTensor
+from .parts import FILES_PER_RANK, Split, fixed_forms, largest_forms
 
 
-def expected_head(plan: Plan, name: str) -> dict[str, Any]:
+def expected_head(plan: Plan, split: Split, name: str) -> dict[str, Any]:
     """What the journal of a directory begins with, but for its source: whatever changes the output's bytes.
 
     name: of the model. The version of this program is there to be told.
     """
     return {
         journal_file.TOOL_VERSION: VERSION,
-        "format_version": manifest_file.FORMAT_VERSION,
+        "format_version": format_of(split.count),
         "codec_version": codec.CODEC_VERSION,
         "model": name,
         "tensor_parallel_size": plan.tp,
         "options": plan.options.document(),
+        FILES_PER_RANK: split.count,
     }
 
 
 def comparable(head: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """A journal's head as this version would have written it: what it does not name has its first value or default."""
-    known = {"format_version": 1, **head}
+    known = {"format_version": 1, FILES_PER_RANK: 1, **head}
     return known | {"options": plan.options.document()} if same_options(head.get("options"), plan.options) else known
 
 
@@ -59,9 +62,10 @@ class DirectoryDraft:
     """A directory in the making, for one plan. `finished`: an earlier run sealed it but did not put it in place."""
 
     plan: Plan
+    split: Split
     sealed: SealedDirectory
     journal: Journal
-    ranks: list[RankFile] = field(default_factory=list)
+    ranks: list[list[RankFile]] = field(default_factory=list)  # by rank and part
     hashes: list[dict[str, str]] = field(default_factory=list)  # of the tensors, by rank
     results: dict[str, ModuleResult] = field(default_factory=dict)  # by module
     finished: Manifest | None = None
@@ -70,9 +74,18 @@ class DirectoryDraft:
     _recorded: set[str] = field(default_factory=set)  # of them, those that the journal has
 
     def close(self) -> None:
-        for rank in self.ranks:
-            rank.close()
+        for file in self.files:
+            file.close()
         self.journal.close()
+
+    @property
+    def files(self) -> list[RankFile]:
+        """All ranks' files."""
+        return [file for files in self.ranks for file in files]
+
+    def _files_of(self, module: str) -> list[RankFile]:
+        """The file of each rank that holds a module's tensors."""
+        return [files[self.split.part_of[module]] for files in self.ranks]
 
     # ------------------------------------------------------------------------------------------ beginning and going on
 
@@ -94,7 +107,7 @@ class DirectoryDraft:
             return None
         partial = self.sealed.partial
         refuse_other(head, comparable(left.head, self.plan), partial)
-        names = {file_name(rank) for rank in range(self.plan.tp)}
+        names = {file_name(rank, part) for rank in range(self.plan.tp) for part in range(self.split.count)}
         if not all(reading.is_file(partial / name) and not reading.is_link(partial / name) for name in names):
             self.journal.close()
             return None
@@ -119,24 +132,27 @@ class DirectoryDraft:
             return None
         as_planned = (manifest.codec_version, manifest.model) == (codec.CODEC_VERSION, name)
         as_planned = as_planned and manifest.tensor_parallel_size == self.plan.tp
+        as_planned = as_planned and (manifest.files_per_rank == self.split.count or not self.split.asked)
         return manifest if as_planned and same_options(manifest.options, self.plan.options) else None
 
     def _announce(self, *, resume: bool) -> None:
         """Open the rank files, with the place of everything whose size is known."""
-        fixed: list[TensorInfo] = []
-        variable: list[TensorInfo] = []
+        fixed: list[list[TensorInfo]] = [[] for _ in range(self.split.count)]
+        variable: list[list[TensorInfo]] = [[] for _ in range(self.split.count)]
         for item in self.plan.modules:
-            fixed += [tensor_info(output.name, output.dtype, output.shape) for output in item.fixed]
-            if item.compress:
-                variable += _largest_forms(item)
+            part = self.split.part_of[item.module.name]
+            fixed[part] += fixed_forms(item)
+            variable[part] += largest_forms(item)
         for rank in range(self.plan.tp):
-            self.ranks.append(RankFile(self.sealed.partial, rank, fixed, variable, resume=resume))
+            self.ranks.append([])
             self.hashes.append({})
+            for part, forms in enumerate(zip(fixed, variable)):
+                self.ranks[rank].append(RankFile(self.sealed.partial, rank, *forms, part=part, resume=resume))
 
     def stored(self, entries: Iterable[JournalEntry]) -> list[StoredTensor]:
         """What the journal says that the rank files hold."""
         return [
-            StoredTensor(str(self.ranks[tensor.rank].path), tensor.info, tensor.hash)
+            StoredTensor(str(self.ranks[tensor.rank][tensor.part].path), tensor.info, tensor.hash)
             for entry in entries
             for tensor in entry.tensors
         ]
@@ -145,20 +161,21 @@ class DirectoryDraft:
         """Take over what an earlier run made, at the places it gave."""
         for entry in entries:
             variable: list[list[TensorInfo]] = [[] for _ in self.ranks]
+            files_of_ranks = self._files_of(entry.module)
             for tensor in entry.tensors:
                 self.hashes[tensor.rank][tensor.info.name] = tensor.hash
-                rank = self.ranks[tensor.rank]
-                if rank.is_fixed(tensor.info.name):
-                    begin = rank.offset(tensor.info.name)
+                file = files_of_ranks[tensor.rank]
+                if file.is_fixed(tensor.info.name):
+                    begin = file.offset(tensor.info.name)
                 else:
                     variable[tensor.rank].append(tensor.info)
-                    begin = rank.append(tensor.info)
-                if begin != tensor.info.begin:
+                    begin = file.append(tensor.info)
+                if (self.split.part_of[entry.module], begin) != (tensor.part, tensor.info.begin):
                     message = f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it"
                     raise InputError(message, str(self.journal.path), "give resume=False to start afresh")
             for number, name, data, value in entry.small:
                 self.hashes[number][name] = value
-                self.ranks[number].put_small(name, data)
+                files_of_ranks[number].put_small(name, data)
             self.results[entry.module] = ModuleResult(
                 {},
                 {},
@@ -180,43 +197,47 @@ class DirectoryDraft:
         known = {
             (rank, output.name): file.offset(output.name)
             for output in planned.fixed
-            for rank, file in enumerate(self.ranks)
+            for rank, file in enumerate(self._files_of(planned.module.name))
         }
         return {key: offset for key, offset in known.items() if offset is not None}
 
     def take(self, planned: PlannedModule, result: ModuleResult) -> None:
         """Keep what a worker made of a module; it is complete unless a compressed weight is still to be written."""
-        self.results[planned.module.name] = result
-        self._keep(result.hashes)
+        name = planned.module.name
+        self.results[name] = result
+        self._keep(name, result.hashes)
+        files_of_ranks = self._files_of(name)
         for (rank, tensor), data in result.small.items():
-            self.ranks[rank].put_small(tensor, data)
+            files_of_ranks[rank].put_small(tensor, data)
         if not planned.compress:
-            self._complete.add(planned.module.name)
+            self._complete.add(name)
 
-    def append(self, result: ModuleResult) -> dict[RankTensor, int]:
-        """Offsets for a module's compressed weight: next in every rank's file."""
+    def append(self, name: str, result: ModuleResult) -> dict[RankTensor, int]:
+        """Offsets for a module's compressed weight: next in its file of every rank."""
+        files_of_ranks = self._files_of(name)
         return {
-            (rank, tensor.name): self.ranks[rank].append(tensor)
+            (rank, tensor.name): files_of_ranks[rank].append(tensor)
             for rank, tensors in enumerate(result.variable)
             for tensor in tensors
         }
 
     def written(self, name: str, hashes: dict[RankTensor, str]) -> None:
         """A module's compressed weight is written on all ranks, and the module complete."""
-        self._keep(hashes)
+        self._keep(name, hashes)
         self._complete.add(name)
 
-    def _keep(self, hashes: dict[RankTensor, str]) -> None:
-        """Hashes of tensors that a worker has written, or handed over because they are small."""
+    def _keep(self, name: str, hashes: dict[RankTensor, str]) -> None:
+        """Hashes of a module's tensors that a worker has written, or handed over because they are small."""
+        files_of_ranks = self._files_of(name)
         for (rank, tensor), value in hashes.items():
             self.hashes[rank][tensor] = value
-            file = self.ranks[rank]
+            file = files_of_ranks[rank]
             if not file.is_small(tensor):
                 self.written_now.add((file.path.name, tensor))
 
     def sync(self) -> None:
         """Make all that has been written durable."""
-        for file in self.ranks:
+        for file in self.files:
             file.sync()
 
     def unrecorded(self, sources: Mapping[str, str]) -> list[JournalEntry]:
@@ -243,14 +264,15 @@ class DirectoryDraft:
     def _entry(self, item: PlannedModule, sources: Mapping[str, str]) -> JournalEntry:
         result = self.results[item.module.name]
         fixed = [output.name for output in item.fixed]
+        part = self.split.part_of[item.module.name]
         tensors: list[JournalTensor] = []
         small: list[tuple[int, str, bytes, str]] = []
-        for rank, file in enumerate(self.ranks):
+        for rank, file in enumerate(self._files_of(item.module.name)):
             known = self.hashes[rank]
             for name in [*fixed, *(tensor.name for tensor in (result.variable[rank] if result.variable else ()))]:
                 data = file.small(name)
                 if data is None:
-                    tensors.append(JournalTensor(rank, file.info(name), known[name]))
+                    tensors.append(JournalTensor(rank, file.info(name), known[name], part))
                 else:
                     small.append((rank, name, data, known[name]))
         return JournalEntry(
@@ -267,11 +289,12 @@ class DirectoryDraft:
     def seal(self, checkpoint: Checkpoint, name: str, source: str) -> Manifest:
         """Write headers, side files and manifest; the directory is complete and durable then."""
         outcomes = _outcomes(self.plan, self.results)
-        ranks = []
-        for number, file in enumerate(self.ranks):
+        rank_files = []
+        for file in self.files:
             size, header_hash, tensors = file.finish()
-            entries = [_tensor_entry(tensor, self.hashes[number][tensor.name], outcomes, number) for tensor in tensors]
-            ranks.append(RankEntry(number, file.path.name, size, file.header_bytes, header_hash, entries))
+            rank, hashes = file.rank, self.hashes[file.rank]
+            entries = [_tensor_entry(tensor, hashes[tensor.name], outcomes, rank) for tensor in tensors]
+            rank_files.append(RankFileEntry(rank, file.path.name, size, file.header_bytes, header_hash, entries))
         compressed = [
             member.name
             for item in self.plan.modules
@@ -284,7 +307,7 @@ class DirectoryDraft:
         for side in checkpoint.side_files:
             self.sealed.copy_file(side.path, side.name)
         manifest = Manifest(
-            format_version=manifest_file.FORMAT_VERSION,
+            format_version=format_of(self.split.count),
             tool="w8a8sc",
             tool_version=VERSION,
             codec_version=codec.CODEC_VERSION,
@@ -298,7 +321,7 @@ class DirectoryDraft:
                 for name, outcome in outcomes.items()
                 if outcome.n
             ],
-            ranks=ranks,
+            rank_files=rank_files,
             files=self.sealed.side_files,
         )
         self.sealed.seal(manifest)
@@ -342,13 +365,3 @@ def _tensor_entry(tensor: TensorInfo, hash_text: str, outcomes: dict[str, Outcom
 
 def _rounded(ratio: float | None) -> float | None:
     return None if ratio is None else round(ratio, 6)
-
-
-def _largest_forms(item: PlannedModule) -> list[TensorInfo]:
-    """The tensors a compressed module may have, with the longest shapes: they decide the space kept for the header."""
-    name, n, k = item.module.name, item.module.n, item.module.row_bytes
-    return [
-        tensor_info(f"{name}.weight", "I8", (n, k * 10)),
-        tensor_info(f"{name}.index", "I8", (n * k,)),
-        tensor_info(f"{name}.info", "I64", (5,)),
-    ]

@@ -15,7 +15,7 @@ RankTensor = tuple[int, str]
 """A tensor of a directory: rank and name."""
 
 Offsets = dict[int, dict[RankTensor, int]]
-"""Where to write, by directory: bytes from the start of the rank's file."""
+"""Where to write, by directory: bytes from the start of the rank's file that the module is in."""
 
 Hashes = dict[int, dict[RankTensor, str]]
 """Hashes of what has been written, by directory."""
@@ -24,12 +24,13 @@ Hashes = dict[int, dict[RankTensor, str]]
 class Unit(msgspec.Struct, frozen=True):
     """A module to be made, at every tensor-parallel size at once.
 
-    planned: its plan, by number of the directory. offsets: of its tensors of known size, but for those too small to
-    have an offset before their file is finished.
+    planned: its plan, by number of the directory. parts: which of a rank's files its tensors are in, likewise. offsets:
+    of its tensors of known size, but for those too small to have an offset before their file is finished.
     """
 
     name: str
     planned: dict[int, PlannedModule]
+    parts: dict[int, int]
     offsets: Offsets
 
     @property

@@ -19,10 +19,11 @@ from ..planning.options import same_options
 from ..sharded_state import Manifest, check_target, partial_of, standing
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
-from ..workers.machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes
+from ..workers.machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes, most_open_files, open_files
 from ..workers.progress import Progress
 from . import draft
 from .identity import read_identity, shallow_identity
+from .parts import Split, split_of
 from .space import check_space, estimated_bytes, held_bytes
 
 _OVERWRITE: Final = "choose another output, or give overwrite=True to replace it"
@@ -30,10 +31,11 @@ _OVERWRITE: Final = "choose another output, or give overwrite=True to replace it
 
 @dataclass(frozen=True)
 class Settings:
-    """How plans are carried out, for one checkpoint. None of it changes the bytes of rank files.
+    """How plans are carried out, for one checkpoint. None of it changes the bytes of tensors.
 
     output: the folder below which directories go. name: of the model, in the names of folders. processes: None for what
-    cores and memory allow.
+    cores and memory allow. max_file_size: the most bytes of a rank file, None for the default, or as many files as what
+    is there already has.
     """
 
     output: Path
@@ -43,6 +45,7 @@ class Settings:
     overwrite: bool = False
     resume: bool = True
     verify: bool = True
+    max_file_size: int | None = None
 
     def check(self) -> None:
         """Raises UsageError for what cannot work wherever it is tried."""
@@ -58,10 +61,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A conversion that nothing stands in the way of. done: the manifest of what its target holds already, by plan."""
+    """A conversion that nothing stands in the way of. By plan, splits: which files its ranks will have; done: the
+    manifest of what its target holds already.
+    """
 
     checkpoint: Checkpoint
     plans: Sequence[Plan]
+    splits: Sequence[Split]
     targets: Sequence[Path]
     settings: Settings
     done: Sequence[Manifest | None] = field(default_factory=list)
@@ -75,10 +81,11 @@ class Prepared:
                 "tensor_parallel_size": plan.tp,
                 "source_bytes": plan.source_bytes,
                 "estimated_bytes_per_rank": plan.estimated_rank_bytes,
+                "files_per_rank": split.count if done is None else done.files_per_rank,
                 "warnings": list(plan.warnings),
                 "tensors": list(plan.records()),
             }
-            for plan, target, done in zip(self.plans, self.targets, self.done)
+            for plan, split, target, done in zip(self.plans, self.splits, self.targets, self.done)
         ]
 
 
@@ -102,21 +109,40 @@ def prepare(checkpoint: Checkpoint, plans: Sequence[Plan], settings: Settings, p
     settings.check()
     kind = "w8a8sc" if plans[0].options.compress else "w8a8s"
     targets = [target_folder(settings.output, settings.name, plan.tp, kind) for plan in plans]
+    splits = [split_of(plan, settings.max_file_size) for plan in plans]
     done = [
-        _already_done(target, checkpoint, plan, settings, progress) if reading.is_folder(standing(target)) else None
-        for plan, target in zip(plans, targets)
+        _already_done(target, checkpoint, plan, split, settings, progress)
+        if reading.is_folder(standing(target))
+        else None
+        for plan, split, target in zip(plans, splits, targets)
     ]
     needs = {}
-    for plan, target, manifest in zip(plans, targets, done):
+    for number, (plan, target, manifest) in enumerate(zip(plans, targets, done)):
         if manifest is None:
             check_target(target, overwrite=settings.overwrite)
-            needs[target] = _needed_bytes(target, checkpoint, plan, settings)
+            left = _unfinished(target, settings)
+            if left is not None:
+                splits[number] = split_of(plan, settings.max_file_size, left.head)
+            needs[target] = _needed_bytes(target, checkpoint, plan, splits[number], settings, left)
     check_space(needs)
-    return Prepared(checkpoint, plans, targets, settings, done)
+    _check_open_files(plans, splits, settings)
+    return Prepared(checkpoint, plans, splits, targets, settings, done)
+
+
+def _check_open_files(plans: Sequence[Plan], splits: Sequence[Split], settings: Settings) -> None:
+    """Raises InputError if all rank files cannot be open at a time, as they are while they are written."""
+    files = sum(plan.tp * split.count for plan, split in zip(plans, splits))
+    allowed = most_open_files() - open_files(0, settings.workers)
+    if files > allowed and any(split.count > 1 for split in splits):
+        raise InputError(
+            f"{files} rank files would be made at a time, and this process may open {max(0, allowed)}",
+            str(settings.output),
+            "allow more (ulimit -Hn), or give a larger max_file_size",
+        )
 
 
 def _already_done(
-    target: Path, checkpoint: Checkpoint, plan: Plan, settings: Settings, progress: Progress
+    target: Path, checkpoint: Checkpoint, plan: Plan, split: Split, settings: Settings, progress: Progress
 ) -> Manifest | None:
     """The manifest of a target that is in place, if it is what would be made; None if it is to be replaced.
 
@@ -134,7 +160,7 @@ def _already_done(
         raise InputError(f"exists already ({error.problems[0].message})", str(target), _OVERWRITE) from None
     if manifest is None:
         raise InputError("exists already, without a manifest", str(target), _OVERWRITE)
-    difference = _difference(manifest, plan)
+    difference = _difference(manifest, plan, split)
     if difference is None and manifest.source != read_identity(checkpoint, settings.workers, progress):
         difference = "of another checkpoint"
     if difference is not None:
@@ -146,7 +172,7 @@ def _already_done(
     return manifest
 
 
-def _difference(manifest: Manifest, plan: Plan) -> str | None:
+def _difference(manifest: Manifest, plan: Plan, split: Split) -> str | None:
     """In what a directory was made otherwise than it would be made now, its source aside."""
     if manifest.codec_version != codec.CODEC_VERSION:
         return f"with version {manifest.codec_version} of the codec, not {codec.CODEC_VERSION}"
@@ -156,21 +182,37 @@ def _difference(manifest: Manifest, plan: Plan) -> str | None:
         wanted = plan.options.document()
         other = [key for key in wanted if manifest.options.get(key, wanted[key]) != wanted[key]]
         return f"with other options ({', '.join(f'{key} {manifest.options.get(key)}' for key in other)})"
+    if split.asked and manifest.files_per_rank != split.count:
+        files = "1 file" if manifest.files_per_rank == 1 else f"{manifest.files_per_rank} files"
+        return f"with {files} per rank, not {split.count}"
     return None
 
 
-def _needed_bytes(target: Path, checkpoint: Checkpoint, plan: Plan, settings: Settings) -> int:
+def _unfinished(target: Path, settings: Settings) -> journal_file.Contents | None:
+    """What the journal of unfinished work says that may be gone on with; None if there is none."""
+    partial = partial_of(target)
+    return journal_file.contents(partial) if settings.resume and not reading.is_link(partial) else None
+
+
+def _needed_bytes(
+    target: Path,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    split: Split,
+    settings: Settings,
+    left: journal_file.Contents | None,
+) -> int:
     """Bytes that a directory will take beyond those that an interrupted run's take; negative if it gives some back.
 
-    Raises InputError for unfinished work that may not be gone on with.
+    left: the journal of unfinished work. Raises InputError for some that may not be gone on with.
     """
     partial = partial_of(target)
     held = held_bytes(partial)
-    contents = journal_file.contents(partial) if settings.resume and not reading.is_link(partial) else None
-    if contents is not None:
-        head = draft.expected_head(plan, settings.name) | {"source": shallow_identity(checkpoint)}
-        journal_file.refuse_other(head, draft.comparable(contents.head, plan), partial)
+    if left is not None:
+        head = draft.expected_head(plan, split, settings.name) | {"source": shallow_identity(checkpoint)}
+        journal_file.refuse_other(head, draft.comparable(left.head, plan), partial)
     side_bytes = sum(there.st_size for side in checkpoint.side_files if (there := reading.status(side.path)))
-    needed = estimated_bytes(plan, side_bytes, contents.entries if contents else ()) - held
+    other_bytes = side_bytes + split.header_bytes * plan.tp
+    needed = estimated_bytes(plan, other_bytes, left.entries if left else ()) - held
     # Files that are gone on with stay; others are removed before the work.
-    return max(0, needed) if contents is not None else needed
+    return max(0, needed) if left is not None else needed

@@ -18,10 +18,11 @@ _LARGEST_MARGIN: Final = 64 << 20
 _MARGIN_SHARE: Final = 10
 
 
-def estimated_bytes(plan: Plan, side_bytes: int, made: Iterable[JournalEntry]) -> int:
+def estimated_bytes(plan: Plan, other_bytes: int, made: Iterable[JournalEntry]) -> int:
     """About how large a directory will be, all ranks together.
 
-    made: the modules that a journal has. Their sizes are known, and the rest is taken to compress as they did.
+    other_bytes: of side files and of the rank files' headers. made: the modules that a journal has. Their sizes are
+    known, and the rest is taken to compress as they did.
     """
     entries = {entry.module: entry for entry in made}
     known = sum(tensor.info.nbytes for entry in entries.values() for tensor in entry.tensors)
@@ -33,7 +34,7 @@ def estimated_bytes(plan: Plan, side_bytes: int, made: Iterable[JournalEntry]) -
             before += weight
             after += weight * (1.0 if entry.fallback else sum(entry.ratios) / len(entry.ratios))
     ratio = after / before if before else None
-    return known + plan.estimated_bytes(without=entries.keys(), ratio=ratio) + side_bytes
+    return known + plan.estimated_bytes(without=entries.keys(), ratio=ratio) + other_bytes
 
 
 def held_bytes(folder: Path) -> int:

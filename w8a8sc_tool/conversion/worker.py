@@ -20,6 +20,7 @@ from ..io.safetensors import StoredTensor, tensor_info
 from ..layouts import Output
 from ..planning import PlannedModule
 from ..resharding.source import ShardedTensor, tiles_of
+from ..workers.machine import allow_open_files, open_files
 from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
 from .read_back import ReadBack
 from .write_behind import WriteBehind
@@ -30,13 +31,13 @@ class Converter:
 
     def __init__(
         self,
-        paths: list[list[str]],
+        paths: list[list[list[str]]],
         max_ratio: float,
         vendor: tuple[str, str] | None = None,
         read_back: bool = False,
         threads: bool = False,
     ) -> None:
-        """paths: the rank files, by directory and rank; they exist already. read_back: check all that is written.
+        """paths: the rank files, by directory, rank and part; they exist already. read_back: check all that is written.
 
         vendor: to compress through msmodelslim, a folder for its temporary files and its executor. threads: have some
         read and write what is not compressed, for when there are cores enough.
@@ -46,14 +47,15 @@ class Converter:
             from ..backends.msmodelslim.compressor import VendorCompressor
 
             self._compress = VendorCompressor(*vendor).compress_shards
-        self._paths = [[Path(path) for path in directory] for directory in paths]
-        self._fds: dict[tuple[int, int], int] = {}
+        self._paths = [[[Path(path) for path in files] for files in ranks] for ranks in paths]
+        self._fds: dict[Path, int] = {}
+        allow_open_files(open_files(sum(len(files) for ranks in paths for files in ranks)))
         self._max_ratio = max_ratio
         self._read_back = ReadBack() if read_back else None
         self._reader = SourceReader()
         self._threads = threads
         self._behind = WriteBehind() if threads else None
-        self._waiting: dict[str, dict[int, tuple[PlannedModule, Shards]]] = {}
+        self._waiting: dict[str, tuple[Unit, dict[int, Shards]]] = {}
 
     def make(self, unit: Unit) -> UnitResult:
         """Make a module's tensors and write all that have an offset; a compressed weight waits for its own."""
@@ -67,7 +69,7 @@ class Converter:
             sources = next(iter(compressed.values())).sources
             modules = [planned.module for planned in compressed.values()]
             shards_of_all = self._compress(modules, sources, self._reader, *self._tiles(sources.values()))
-            self._waiting[unit.name] = {}
+            self._waiting[unit.name] = (unit, {})
             for (number, planned), shards in zip(compressed.items(), shards_of_all):
                 results[number] = self._judge(number, planned, shards, hashes[number], small[number])
         return UnitResult(results, self.hash_sources(list(_sources(unit).values())))
@@ -84,7 +86,7 @@ class Converter:
         module = planned.module
         ratios = tuple(shard.nbytes / (module.n * module.row_bytes) for shard in shards or ())
         pays = bool(ratios) and max(ratios) < self._max_ratio
-        self._waiting[module.name][number] = (planned, shards if pays else None)
+        self._waiting[module.name][1][number] = shards if pays else None
         if not pays:
             raw = tensor_info(module.weight.name, module.weight.dtype, module.weight.shape)
             return ModuleResult(hashes, small, ((raw,),) * len(module.weight.slices), ratios, "ratio")
@@ -102,15 +104,15 @@ class Converter:
 
     def write(self, name: str, offsets: Offsets) -> Hashes:
         """Write the compressed weight of a module that waited, or what stands in its place; returns the hashes."""
-        waiting = self._waiting.pop(name)
+        unit, waiting = self._waiting.pop(name)
         hashes: Hashes = {number: {} for number in waiting}
-        raw = {number: planned for number, (planned, shards) in waiting.items() if shards is None}
+        raw = {number: unit.planned[number].module.weight for number, shards in waiting.items() if shards is None}
         if raw:
-            outputs = {number: planned.module.weight for number, planned in raw.items()}
-            self._write_outputs(outputs, Unit(name, raw, offsets), offsets, hashes, {})
-        for number, (planned, shards) in waiting.items():
+            self._write_outputs(raw, unit, offsets, hashes, {})
+        for number, shards in waiting.items():
             for rank, shard in enumerate(shards or ()):
-                hashes[number] |= self._write_shard(planned, shard, number, rank, offsets[number])
+                path = self._paths[number][rank][unit.parts[number]]
+                hashes[number] |= self._write_shard(unit.planned[number], shard, path, rank, offsets[number])
         return hashes
 
     def hash_sources(self, sources: list[SourceTensor]) -> dict[str, str]:
@@ -155,11 +157,13 @@ class Converter:
             offset = offsets[number].get((rank, name))
             if offset is None:
                 small[number][rank, name] = small[number].get((rank, name), b"") + values.tobytes()
-            elif self._behind is None:
-                self._write(number, rank, offset + position, values, name)
+                continue
+            path = self._paths[number][rank][unit.parts[number]]
+            if self._behind is None:
+                self._write(path, offset + position, values, name)
             else:
-                self._fd(number, rank)  # opened here, by one thread
-                self._behind.call(self._write, number, rank, offset + position, values, name)
+                self._fd(path)  # opened here, by one thread
+                self._behind.call(self._write, path, offset + position, values, name)
         if self._behind is not None:
             self._behind.finish()
         for (number, rank), state in states.items():
@@ -171,7 +175,7 @@ class Converter:
         self,
         planned: PlannedModule,
         shard: CompressedShard,
-        number: int,
+        path: Path,
         rank: int,
         offsets: Mapping[RankTensor, int],
     ) -> dict[RankTensor, str]:
@@ -183,25 +187,25 @@ class Converter:
             end = offsets[rank, name]
             state = hashing.new()
             for piece in shard.pieces(leaf):
-                self._write(number, rank, end, piece, name)
+                self._write(path, end, piece, name)
                 state.update(as_bytes(piece))
                 end += piece.nbytes
             hashes[rank, name] = hashing.text(state)
         if self._read_back is not None:
-            self._read_back.decode(shard, self._paths[number][rank], module.name, module.sparsity)
+            self._read_back.decode(shard, path, module.name, module.sparsity)
         return hashes
 
-    def _write(self, number: int, rank: int, offset: int, values: npt.NDArray[Any], tensor: str) -> None:
-        fd, path = self._fd(number, rank), self._paths[number][rank]
+    def _write(self, path: Path, offset: int, values: npt.NDArray[Any], tensor: str) -> None:
+        fd = self._fd(path)
         files.write_at(fd, path, as_bytes(values), offset)
         if self._read_back is not None:
             self._read_back.compare(fd, path, values, offset, tensor)
 
-    def _fd(self, number: int, rank: int) -> int:
-        if (number, rank) not in self._fds:
-            self._fds[number, rank] = files.open_existing(self._paths[number][rank])
-            files.without_read_ahead(self._fds[number, rank])
-        return self._fds[number, rank]
+    def _fd(self, path: Path) -> int:
+        if path not in self._fds:
+            self._fds[path] = files.open_existing(path)
+            files.without_read_ahead(self._fds[path])
+        return self._fds[path]
 
 
 def _sources(unit: Unit) -> Mapping[str, SourceTensor]:

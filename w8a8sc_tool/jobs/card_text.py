@@ -44,8 +44,8 @@ class CardSize:
 
     @property
     def largest_rank(self) -> int:
-        """Bytes of the largest rank's file."""
-        return max(rank.size for rank in self.manifest.ranks)
+        """Bytes of the largest rank's files."""
+        return max(self.manifest.rank_bytes)
 
 
 def render(sizes: Sequence[CardSize], origin: Origin, task: str) -> str:
@@ -122,8 +122,8 @@ def _table(sizes: Sequence[CardSize]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     yield ""
     yield (
-        "A directory is served with its own size only. A rank is a file, which one chip loads; the bytes are those of "
-        "the largest. Ratio: bytes of the compressed weights, of what they have uncompressed."
+        "A directory is served with its own size only. A rank is what one chip loads; the bytes are those of the "
+        "largest one's files. Ratio: bytes of the compressed weights, of what they have uncompressed."
     )
 
 

@@ -82,6 +82,7 @@ def understand(model: str | os.PathLike[str], output: str | os.PathLike[str], op
         overwrite=options.overwrite,
         resume=options.resume,
         verify=options.verify,
+        max_file_size=options.max_file_size,
     )
     settings.check()
     output_options = Options(
@@ -137,8 +138,9 @@ def compress(
     name or a file; it gives defaults for max_ratio (a layer that compresses to this fraction or more stays W8A8S) and
     adds to keep (a pattern, or several, of layers to leave uncompressed). target: the vLLM Ascend release of the keys
     that are written. compress: False for an uncompressed W8A8S directory. backend, executor: who compresses, see
-    backends.msmodelslim.choose. resume: go on with what an interrupted run left. verify: read everything back
-    and check it before it is put in place.
+    backends.msmodelslim.choose. max_file_size: bytes, or text such as 5GB: a rank that may get larger is spread over
+    several files; None for 1 GiB, or as many files as what is there already has. resume: go on with what an interrupted
+    run left. verify: read everything back and check it before it is put in place.
 
     The checkpoint is read, and every tile encoded, once for all sizes together. Raises InputError, with all problems in
     one report, before anything is written; WorkError if the work fails, which leaves a `.partial` folder to go on with.

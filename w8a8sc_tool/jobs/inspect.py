@@ -140,9 +140,9 @@ def _directory(folder: Path) -> Inspection:
 
 def inspect_manifest(folder: Path, manifest: Manifest) -> Inspection:
     """What a sealed directory held when it was sealed, whatever became of its files; raises InputError."""
-    ranks = [[(t.name, tuple(t.shape), t.end - t.begin) for t in rank.tensors] for rank in manifest.ranks]
-    tp = manifest.tensor_parallel_size
-    return _sharded(folder, manifest, ranks, None, (tp, len(ranks), ["by its manifest: its files were not read"]))
+    tp, files = manifest.tensor_parallel_size, len(manifest.rank_files)
+    ranks = [[(t.name, tuple(t.shape), t.end - t.begin) for t in manifest.tensors_of(rank)] for rank in range(tp)]
+    return _sharded(folder, manifest, ranks, None, (tp, files, ["by its manifest: its files were not read"]))
 
 
 def _sharded(

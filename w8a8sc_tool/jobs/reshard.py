@@ -27,7 +27,7 @@ from ..io.limits import noting
 from ..io.names import given_name
 from ..io.safetensors import DTYPES, TensorInfo, header_for, tensor_info
 from ..layouts import ARCHITECTURES, modules
-from ..options import as_sizes
+from ..options import as_file_size, as_sizes
 from ..planning import Options, make_plan, side_files
 from ..resharding.source import open_source
 from ..sharded_state import SealedDirectory, ShardedState, check_target, partial_of
@@ -79,6 +79,7 @@ def reshard(
     *,
     tp: int | Sequence[int] | None = None,
     compress: bool = True,
+    max_file_size: int | str | None = None,
     processes: int | None = None,
     overwrite: bool = False,
     resume: bool = True,
@@ -94,12 +95,13 @@ def reshard(
     """
     progress = progress or Progress()
     sizes = None if tp is None else as_sizes(tp)
+    most = as_file_size(max_file_size)
     with opened(directory, progress, processes) as source:
         options = source.options
         if not compress:
             options = msgspec.structs.replace(options, compress=False, backend="native")
         plans = [make_plan(source.checkpoint, size, options) for size in sizes or [source.tp]]
-        settings = Settings(Path(output), source.name, NATIVE, processes, overwrite, resume, verify)
+        settings = Settings(Path(output), source.name, NATIVE, processes, overwrite, resume, verify, most)
         return convert(prepare(source.checkpoint, plans, settings, progress), progress)
 
 

@@ -282,16 +282,15 @@ def _of_directory(folder: Path, wanted: Sequence[int] | None) -> tuple[int, Mode
                 f"give the checkpoint, or no tp=; for another size: w8a8sc reshard {folder} --tp {other[0]}",
             )
         total = exact = 0
-        for file in state.ranks.get(0, []):
-            for name, info in file.tensors.items():
-                module, _, leaf = name.rpartition(".")
-                compressed = file.tensors.get(f"{module}.info") if leaf == "weight" else None
-                exact += info.nbytes
-                if compressed is None:
-                    total += info.nbytes
-                else:
-                    k, n = (int(value) for value in file.read(compressed.name)[2:4])
-                    total += max(info.nbytes, n * k)
+        files = {name: file for file in state.ranks.get(0, []) for name in file.tensors}
+        for name, file in files.items():
+            module, _, leaf = name.rpartition(".")
+            nbytes = file.tensors[name].nbytes
+            exact += nbytes
+            if leaf == "weight" and (holder := files.get(f"{module}.info")) is not None:
+                k, n = (int(value) for value in holder.read(f"{module}.info")[2:4])
+                nbytes = max(nbytes, n * k)
+            total += nbytes
         return state.tp, ModelConfig.parse(folder / "config.json", ARCHITECTURES), total, exact
 
 

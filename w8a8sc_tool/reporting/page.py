@@ -136,7 +136,7 @@ def _glance(subject: Subject, label: str) -> dict[str, Any]:
         "problems": len(subject.problems),
         "state": _state(subject),
         "bytes": size(inspection.bytes) if inspection else "not known",
-        "rank": size(max(rank.size for rank in manifest.ranks)) if manifest else "",
+        "rank": size(max(manifest.rank_bytes)) if manifest else "",
         "ratio": f"{ratio:.3f}" if ratio is not None else "",
         "layers": f"{done} of {len(manifest.layers)}" if manifest else "",
         "share": f"{share:.1%}" if share is not None else "",
@@ -201,7 +201,7 @@ def _manifest(subject: Subject) -> str:
     if manifest is None:
         damaged = subject.verification is not None and subject.verification.has_manifest
         return "there is one, which cannot be trusted" if damaged else "there is none: bytes cannot be proved"
-    tensors = sum(len(rank.tensors) for rank in manifest.ranks)
+    tensors = sum(len(file.tensors) for file in manifest.rank_files)
     return f"whole by its own digest; has a hash of each of {tensors} tensors and {len(manifest.files)} other files"
 
 
@@ -334,7 +334,7 @@ def _file_bytes(subject: Subject) -> str:
     manifest = subject.manifest
     if manifest is None:
         return "not known"
-    return size(sum(rank.size for rank in manifest.ranks) + sum(file.size for file in manifest.files))
+    return size(manifest.total_bytes)
 
 
 def _tokens(known: Sequence[tuple[Subject, str]]) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def open_source(
     """
     hashes = {}
     if state.manifest is not None:
-        hashes = {(rank.file, t.name): t.hash for rank in state.manifest.ranks for t in rank.tensors}
+        hashes = {(file.file, t.name): t.hash for file in state.manifest.rank_files for t in file.tensors}
     stored = [
         {
             info.name: StoredTensor(str(file.path), info, hashes.get((file.path.name, info.name)))

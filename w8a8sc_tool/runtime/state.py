@@ -25,7 +25,7 @@ def load_rank(folder: Path, rank: int) -> State:
     """A rank's tensors, mapped into memory; raises InputError if one is not what the manifest says."""
     state: State = {}
     with ShardedState.open(folder) as directory:
-        entries = [] if directory.manifest is None else directory.manifest.ranks[rank].tensors
+        entries = [] if directory.manifest is None else directory.manifest.tensors_of(rank)
         hashes = {entry.name: entry.hash for entry in entries}
         for file in directory.ranks.get(rank, []):
             state |= _mapped(file, hashes)

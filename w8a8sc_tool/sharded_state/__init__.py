@@ -12,7 +12,7 @@ docs/reliability.md states the promise that follows from the order in which file
 
 from .directory import SealedDirectory, check_access, check_target, partial_of, recover, standing
 from .journal import Journal, JournalEntry, JournalTensor, refuse_other
-from .manifest import FileEntry, LayerEntry, Manifest, RankEntry, TensorEntry
+from .manifest import FileEntry, LayerEntry, Manifest, RankFileEntry, TensorEntry
 from .rank_file import RankFile
 from .reader import ShardedState
 
@@ -23,8 +23,8 @@ __all__ = [
     "JournalTensor",
     "LayerEntry",
     "Manifest",
-    "RankEntry",
     "RankFile",
+    "RankFileEntry",
     "SealedDirectory",
     "ShardedState",
     "TensorEntry",

@@ -100,7 +100,7 @@ class SealedDirectory:
 
     def absent(self, manifest: Manifest) -> list[str]:
         """The files that a manifest names and that are not there, or not with that size."""
-        wanted = {rank.file: rank.size for rank in manifest.ranks} | {file.file: file.size for file in manifest.files}
+        wanted = manifest.sizes
         return [name for name, size in wanted.items() if not _is_file_of(self.partial / name, size)]
 
     def seal(self, manifest: Manifest) -> None:

@@ -24,12 +24,16 @@ TOOL_VERSION: Final = "tool_version"  # in the head: the version that began the 
 _LARGEST: Final = 64 << 20
 
 
-class JournalTensor(msgspec.Struct, frozen=True):
-    """A tensor in a rank's file, its bytes [begin, end) counted from the start of the file, and their hash."""
+class JournalTensor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tensor in a rank's file, its bytes [begin, end) counted from the start of the file, and their hash.
+
+    part: which of the rank's files.
+    """
 
     rank: int
     info: TensorInfo
     hash: str
+    part: int = 0
 
 
 class JournalEntry(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from ..planning.options import from_document
 from .meaning import problems_of
 
 NAME: Final = MANIFEST
-FORMAT_VERSION: Final = 1
+FORMATS: Final = (1, 2)  # meaning.format_of says which it is
 LARGEST_TP: Final = 1024  # nobody has so many chips for one model
 _LARGEST: Final = 64 << 20  # bytes; a tensor takes about 350 of them
 _NO_DIGEST: Final = (
@@ -46,7 +46,7 @@ class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fallback: str | None = None
 
 
-class RankEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RankFileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rank's file: the hash of its first `header_bytes` bytes; the tensors' hashes cover all others."""
 
     rank: int
@@ -80,7 +80,10 @@ class LayerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything there is to know about a sealed directory."""
+    """Everything there is to know about a sealed directory.
+
+    ranks: their files, by rank and part. All ranks have as many, and the same tensors in each.
+    """
 
     format_version: int
     tool: str
@@ -92,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, str | float | bool | list[str] | None]
     source: str
     layers: list[LayerEntry]
-    ranks: list[RankEntry]
+    rank_files: list[RankFileEntry] = msgspec.field(name="ranks")
     files: list[FileEntry]
     digest: str = ""
 
@@ -103,7 +106,33 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def tensor_bytes(self) -> int:
-        return sum(tensor.end - tensor.begin for rank in self.ranks for tensor in rank.tensors)
+        return sum(tensor.end - tensor.begin for file in self.rank_files for tensor in file.tensors)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file but the manifest itself, by name."""
+        ranks = {file.file: file.size for file in self.rank_files}
+        return ranks | {file.file: file.size for file in self.files}
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files but the manifest itself."""
+        return sum(self.sizes.values())
+
+    @property
+    def rank_bytes(self) -> list[int]:
+        """Bytes of each rank's files together."""
+        return [
+            sum(file.size for file in self.rank_files if file.rank == rank) for rank in range(self.tensor_parallel_size)
+        ]
+
+    @property
+    def files_per_rank(self) -> int:
+        return len(self.rank_files) // self.tensor_parallel_size
+
+    def tensors_of(self, rank: int) -> list[TensorEntry]:
+        """A rank's tensors, file by file."""
+        return [tensor for file in self.rank_files if file.rank == rank for tensor in file.tensors]
 
     @property
     def weight_ratio(self) -> float | None:
@@ -119,7 +148,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         layers = {layer.name: layer for layer in self.layers}
         int8 = [layer for layer in layers.values() if layer.quantization.startswith("W8A8")]
         compressed = sum(layer.n * layer.k for layer in int8 if layer.quantization in UNCOMPRESSED)
-        others = (tensor for tensor in self.ranks[0].tensors if tensor.name.rpartition(".")[0] not in layers)
+        others = (tensor for tensor in self.tensors_of(0) if tensor.name.rpartition(".")[0] not in layers)
         experts = sum(tensor.end - tensor.begin for tensor in others if tensor.dtype == "I8")
         total = sum(layer.n * layer.k for layer in int8) + experts
         return compressed / total if total else None
@@ -161,11 +190,11 @@ def parse(data: bytes, where: str) -> Manifest:
     remedy = "it was edited or damaged after it was sealed; restore it or convert again"
     try:
         version = msgspec.json.decode(data, type=_Version)
-        if version.format_version != FORMAT_VERSION:
+        if version.format_version not in FORMATS:
             raise InputError(
                 f"manifest format {version.format_version}, of w8a8sc {version.tool_version[:40]!r}, is not supported",
                 where,
-                f"this is w8a8sc {VERSION}, which reads format {FORMAT_VERSION}: use the version that made it",
+                f"this is w8a8sc {VERSION}, which reads formats 1 to {FORMATS[-1]}: use the version that made it",
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # a ValueError from msgspec 0.21 on only

@@ -7,12 +7,13 @@ here, once, for every command; what the layout of the model demands beyond that,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, get_args
 
 from ..checkpoint.beside import LEVELS
 from ..checkpoint.description import TYPES
 from ..errors import Problem
+from ..io.folders import MANIFEST, RANK_FILE
 from ..io.names import is_inside, is_plain
 from ..io.safetensors import DTYPES, LARGEST_HEADER, is_count
 from ..layouts import UNCOMPRESSED
@@ -21,7 +22,7 @@ from ..planning.options import from_document
 from .rank_file import file_name
 
 if TYPE_CHECKING:
-    from .manifest import LayerEntry, Manifest, RankEntry, TensorEntry
+    from .manifest import LayerEntry, Manifest, RankFileEntry, TensorEntry
 
 _HASH: Final = re.compile(r"blake3:[0-9a-f]{64}")
 
@@ -36,6 +37,11 @@ def problems_of(manifest: Manifest, where: str) -> list[Problem]:
     """Everything in a manifest that cannot be; nothing of its directory is looked at."""
     problems = [Problem(statement, where, _REMEDY) for statement in _statements(manifest, where)]
     return problems[:_MOST] or from_document(manifest.options, _made_by(manifest, where))[1]
+
+
+def format_of(files_per_rank: int) -> int:
+    """The format of a manifest: 1 if every rank has one file, 2 if it has several, which 1 knows nothing of."""
+    return 1 if files_per_rank == 1 else 2
 
 
 def _made_by(manifest: Manifest, where: str) -> str:
@@ -58,22 +64,25 @@ def _statements(manifest: Manifest, where: str) -> Iterator[str]:
         yield "a layer is listed twice"
     for layer in manifest.layers:
         yield from _layer(layer, may_compress=manifest.options.get("compress") is not False)
-    numbers = [rank.rank for rank in manifest.ranks]
-    if numbers != list(range(manifest.tensor_parallel_size)):
-        yield f"ranks are {str(numbers)[:80]}, not 0 to {manifest.tensor_parallel_size - 1}"
+    tp, count = manifest.tensor_parallel_size, max(1, manifest.files_per_rank)
+    numbers = [file.rank for file in manifest.rank_files]
+    if numbers != [rank for rank in range(tp) for _ in range(count)]:
+        yield f"ranks are {str(numbers)[:80]}, not 0 to {tp - 1}, each with as many files"
         return
-    names = {tensor.name for tensor in manifest.ranks[0].tensors}
-    for rank in manifest.ranks:
-        yield from (f"rank {rank.rank}: {statement}" for statement in _rank(rank, layers))
-        if {tensor.name for tensor in rank.tensors} != names:
-            yield f"rank {rank.rank} has other tensors than rank 0"
+    if manifest.format_version != format_of(count):
+        yield f"format_version is {manifest.format_version}, and a rank has {count} files"
+    first = [{tensor.name for tensor in file.tensors} for file in manifest.rank_files[:count]]
+    for rank in range(tp):
+        files = manifest.rank_files[rank * count : (rank + 1) * count]
+        yield from (f"rank {rank}: {statement}" for statement in _rank(files, layers))
+        if [{tensor.name for tensor in file.tensors} for file in files] != first:
+            yield f"rank {rank} has other tensors than rank 0"
 
 
 def _side_files(manifest: Manifest) -> Iterator[str]:
     names = [entry.file for entry in manifest.files]
-    taken = {"w8a8sc_manifest.json", *(rank.file for rank in manifest.ranks)}
     for entry in manifest.files:
-        if not is_inside(entry.file, LEVELS) or entry.file in taken:
+        if not is_inside(entry.file, LEVELS) or entry.file == MANIFEST or RANK_FILE.fullmatch(entry.file):
             yield f"{entry.file[:80]!r} is no name of a file beside the ranks'"
         if not is_count(entry.size) or not _HASH.fullmatch(entry.hash):
             yield f"{entry.file[:80]!r} has no size or no hash"
@@ -95,25 +104,33 @@ def _is_ratio(ratio: float | None) -> bool:
     return ratio is None or 0 < ratio <= _LARGEST_RATIO
 
 
-def _rank(rank: RankEntry, layers: dict[str, LayerEntry]) -> Iterator[str]:
-    if rank.file != file_name(rank.rank):
-        yield f"its file is {rank.file[:80]!r}, not {file_name(rank.rank)}"
-    if not 0 < rank.header_bytes <= LARGEST_HEADER or not _HASH.fullmatch(rank.header_hash):
-        yield "its header has no size or no hash"
-    tensors = {tensor.name: tensor for tensor in rank.tensors}
-    if len(tensors) != len(rank.tensors):
+def _rank(files: Sequence[RankFileEntry], layers: dict[str, LayerEntry]) -> Iterator[str]:
+    """files: the rank's, in the order of their parts."""
+    for part, file in enumerate(files):
+        name = file_name(file.rank, part)
+        if file.file != name:
+            yield f"its file is {file.file[:80]!r}, not {name}"
+        yield from _file(file, layers)
+    listed = [tensor for file in files for tensor in file.tensors]
+    tensors = {tensor.name: tensor for tensor in listed}
+    if len(tensors) != len(listed):
         yield "a tensor is listed twice"
-    end = rank.header_bytes
-    for tensor in sorted(rank.tensors, key=lambda tensor: tensor.begin):
+    for layer in layers.values():
+        yield from _parts(layer, tensors)
+
+
+def _file(file: RankFileEntry, layers: dict[str, LayerEntry]) -> Iterator[str]:
+    if not 0 < file.header_bytes <= LARGEST_HEADER or not _HASH.fullmatch(file.header_hash):
+        yield "its header has no size or no hash"
+    end = file.header_bytes
+    for tensor in sorted(file.tensors, key=lambda tensor: tensor.begin):
         if tensor.begin != end or not _is_tensor(tensor):
             yield f"{tensor.name[:80]!r} is no tensor of that dtype, shape and place"
             return
         end = tensor.end
         yield from _of_layer(tensor, layers.get(tensor.name.rpartition(".")[0]))
-    if end != rank.size:
-        yield f"its tensors end at byte {end}, its file at {rank.size}"
-    for layer in layers.values():
-        yield from _parts(layer, tensors)
+    if end != file.size:
+        yield f"its tensors end at byte {end}, its file at {file.size}"
 
 
 def _is_tensor(tensor: TensorEntry) -> bool:

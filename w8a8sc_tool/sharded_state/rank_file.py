@@ -1,4 +1,4 @@
-"""One rank's file while it is written: where each tensor goes, and the header that says so in the end."""
+"""A rank's file while it is written: where each tensor goes, and the header that says so in the end."""
 
 # A safetensors file may have neither gaps nor trailing bytes, and sizes of compressed tensors are known only once they
 # are encoded. So a file has three parts: tensors of known size, at offsets known from the start; behind them the
@@ -20,9 +20,18 @@ ALIGNMENT: Final = 8
 _LARGEST_OFFSET: Final = 10**15  # 15 digits are kept for every offset in the header
 
 
-def file_name(rank: int) -> str:
-    """What vLLM's sharded_state loader looks for."""
-    return f"model-rank-{rank}-part-0.safetensors"
+def file_name(rank: int, part: int = 0) -> str:
+    """What vLLM's sharded_state loader looks for: it reads all parts of its rank."""
+    return f"model-rank-{rank}-part-{part}.safetensors"
+
+
+def header_room(tensors: Iterable[TensorInfo]) -> int:
+    """Bytes that are kept for the header of a file of these tensors: what it needs at the most."""
+    return len(
+        header_for(
+            TensorInfo(tensor.name, tensor.dtype, tensor.shape, _LARGEST_OFFSET, _LARGEST_OFFSET) for tensor in tensors
+        )
+    )
 
 
 class RankFile:
@@ -39,23 +48,20 @@ class RankFile:
         fixed: Iterable[TensorInfo],
         variable: Iterable[TensorInfo],
         *,
+        part: int = 0,
         resume: bool = False,
     ) -> None:
         """fixed: all tensors of known size; variable: the largest forms the others may take, only for their names.
 
-        resume: go on with the file that an earlier run left.
+        part: which of the rank's files. resume: go on with the file that an earlier run left.
         """
         self.rank = rank
-        self.path = folder / file_name(rank)
+        self.path = folder / file_name(rank, part)
         known = list(fixed)
         self._fixed = {tensor.name for tensor in known}
         aligned = [tensor for tensor in known if tensor.nbytes % ALIGNMENT == 0]
         self._tail = {tensor.name: tensor for tensor in known if tensor.nbytes % ALIGNMENT}
-        widest = [
-            TensorInfo(tensor.name, tensor.dtype, tensor.shape, _LARGEST_OFFSET, _LARGEST_OFFSET)
-            for tensor in (*known, *variable)
-        ]
-        self.header_bytes = len(header_for(widest))
+        self.header_bytes = header_room((*known, *variable))
         self._tensors: dict[str, TensorInfo] = {}
         self._end = 0
         for tensor in aligned:

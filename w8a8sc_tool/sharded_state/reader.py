@@ -10,7 +10,7 @@ from ..io import reading
 from ..io.folders import RANK_FILE, is_foreign_link, refuse_as_directory
 from ..io.safetensors import TensorFile
 from . import manifest as manifest_file
-from .manifest import Manifest, RankEntry
+from .manifest import Manifest, RankFileEntry
 
 
 @dataclass
@@ -61,12 +61,20 @@ class ShardedState:
             missing = ", ".join(map(str, sorted(set(range(self.tp)) - set(self.ranks))))
             problem = f"there is no file of rank {missing}" if missing else f"there are over {self.tp} ranks' files"
             raise InputError(problem, str(self.path), "copy the directory again")
-        for entry in self.manifest.ranks if self.manifest is not None else []:
-            difference = _difference(self.ranks[entry.rank], entry)
+        if self.manifest is None:
+            return
+        remedy = f"copy it and {manifest_file.NAME} again, from one directory; w8a8sc verify tells more"
+        opened = {file.path.name: file for files in self.ranks.values() for file in files}
+        listed = {entry.file: entry for entry in self.manifest.rank_files}
+        for name in sorted(set(opened) ^ set(listed)):
+            problem = (
+                "the manifest does not list this file" if name in opened else "the manifest lists it, it is missing"
+            )
+            raise InputError(problem, str(self.path / name), remedy)
+        for name, entry in listed.items():
+            difference = _difference(opened[name], entry)
             if difference:
-                problem = f"not the file that the manifest lists: {difference}"
-                remedy = f"copy it and {manifest_file.NAME} again, from one directory; w8a8sc verify tells more"
-                raise InputError(problem, str(self.path / entry.file), remedy)
+                raise InputError(f"not the file that the manifest lists: {difference}", str(self.path / name), remedy)
 
     def close(self) -> None:
         for files in self.ranks.values():
@@ -80,12 +88,8 @@ class ShardedState:
         self.close()
 
 
-def _difference(files: list[TensorFile], entry: RankEntry) -> str:
-    """How a rank's files differ from the manifest in names, sizes and headers; nothing if they do not."""
-    names = sorted(file.path.name for file in files)
-    if names != [entry.file]:
-        return f"there is {', '.join(names)}"
-    file = files[0]
+def _difference(file: TensorFile, entry: RankFileEntry) -> str:
+    """How a rank's file differs from the manifest in size and header; nothing if it does not."""
     listed = {tensor.name: tensor for tensor in entry.tensors}
     if others := sorted(set(file.tensors) ^ set(listed)):
         owner = "the file" if others[0] in file.tensors else "the manifest"

@@ -54,7 +54,7 @@ class Shard:
                 if name in self.tensors:
                     raise InputError(f"{name} is in two files", str(file.path), "remove what an earlier run left")
                 self.tensors[name] = (file, info)
-        entries = state.manifest.ranks[rank].tensors if state.manifest is not None else []
+        entries = state.manifest.tensors_of(rank) if state.manifest is not None else []
         self.hashes = {entry.name: entry.hash for entry in entries}
 
     @classmethod
@@ -170,7 +170,7 @@ def _check_size(state: ShardedState, tp: int) -> None:
         return
     where = str(state.path)
     if state.manifest is None and state.tp < tp and state.tp not in _usual_sizes():
-        raise InputError(f"{state.tp} rank files, but served with {tp} ranks", where, _REMEDY)
+        raise InputError(f"files of {state.tp} ranks, but served with {tp}", where, _REMEDY)
     raise InputError(
         f"made for {state.tp} ranks, but served with {tp}",
         where,
