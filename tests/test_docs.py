@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from w8a8sc_tool.checkpoint import Description, ModelConfig
-from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.cli.commands import group
 from w8a8sc_tool.layouts import ARCHITECTURES, REGISTRY, TARGETS, expert_members, linear_members, same_tensors
 from w8a8sc_tool.planning.preset import shipped
 from w8a8sc_tool.runtime.models import MODELS

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from w8a8sc_tool import compress, plan, reshard
-from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.cli.commands import group
 from w8a8sc_tool.conversion.preparation import Settings
 from w8a8sc_tool.errors import UsageError
 from w8a8sc_tool.jobs import batch

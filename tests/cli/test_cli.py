@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
-from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.cli.commands import group
 from w8a8sc_tool.conversion.convert import target_folder
 
 COMMANDS = (

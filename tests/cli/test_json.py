@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from w8a8sc_tool.cli.main import group, run
+from w8a8sc_tool.cli.commands import group
+from w8a8sc_tool.cli.main import run
 from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.jobs import device
 

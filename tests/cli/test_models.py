@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from w8a8sc_tool.cli import main
-from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.cli.commands import group
 
 CHECKPOINT, TREE = "acme/Tiny1.5-w8a8s-310", "acme/Tiny1.5-w8a8sc-310-vllm"
 HUGGINGFACE = "models--acme--Tiny1.5-w8a8s-310/snapshots/" + "a" * 40

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from w8a8sc_tool.cli.main import group
+from w8a8sc_tool.cli.commands import group
 from w8a8sc_tool.cli.spelling import spelled
 
 from ..test_imports import PACKAGE

@@ -15,7 +15,7 @@ import pytest
 
 from w8a8sc_tool.codec import kernels
 from w8a8sc_tool.errors import MissingError, WorkError
-from w8a8sc_tool.workers import forkserver
+from w8a8sc_tool.workers import forking, forkserver
 from w8a8sc_tool.workers.pool import Pool
 
 from .test_pool import HANDLER, alive, one, wait_until_gone
@@ -72,10 +72,11 @@ def test_a_preloaded_handler_that_does_not_exist_is_named_by_the_worker() -> Non
 
 def test_the_first_pool_takes_the_server_that_was_started_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("W8A8SC_TEST", "early")
-    forkserver.start_early()
+    forkserver.start_early(HANDLER.partition(":")[0])
     started = forkserver.shared(forkserver.variables())
     with Pool(1, HANDLER, 0) as pool:
         assert server_of(pool) == started._process.pid
+        assert one(pool, "imported_by") == started._process.pid
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -92,9 +93,9 @@ def test_kernels_that_are_not_kept_are_compiled_only_for_a_worker(
         with ours:
             if asked:
                 ours.send(b"fork")
-                forkserver._load_kernels(theirs)
+                forking._load_kernels(theirs)
         if not asked:
-            forkserver._load_kernels(theirs)
+            forking._load_kernels(theirs)
     assert compiled == ([True] if asked and not kept else [])
 
 
@@ -157,9 +158,9 @@ def test_a_caller_with_many_open_files() -> None:
     ours, theirs = socket.socketpair()
     high = socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD, 1050))
     try:
-        assert not forkserver._has_message(high, 0)
+        assert not forkserver.has_message(high, 0)
         theirs.send(b"ready")
-        assert forkserver._has_message(high, 0)
+        assert forkserver.has_message(high, 0)
     finally:
         for end in (ours, theirs, high):
             end.close()

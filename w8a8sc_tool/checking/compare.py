@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..errors import InputError
 from ..io.safetensors import StoredTensor, TensorInfo
@@ -15,6 +15,8 @@ from ..workers.machine import default_processes
 from ..workers.pool import Pool
 from ..workers.progress import Progress, working
 from ..workers.tasks import Task, run_all
+
+_HANDLER: Final = "w8a8sc_tool.checking.compare_worker:Comparer"
 
 Tensors = dict[str, StoredTensor]
 
@@ -108,7 +110,7 @@ def _run(
     answers: dict[int, Any] = {}
     with (
         working(progress, "comparing", sum(task.nbytes for task in tasks)),
-        Pool(processes, "w8a8sc_tool.checking.compare_worker:Comparer", preload=True) as pool,
+        Pool(processes, _HANDLER, preload=True) as pool,
     ):
         for number, answer in run_all(pool, tasks):
             answers[number] = answer

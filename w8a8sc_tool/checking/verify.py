@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safetensors import SafetensorError, safe_open
 
@@ -39,6 +39,7 @@ from ..workers.progress import Progress, working
 from ..workers.tasks import Task, run_all
 from .findings import Finding
 
+_HANDLER: Final = "w8a8sc_tool.checking.verify_worker:Verifier"
 _DESCRIPTION = "quant_model_description.json"
 
 # What no check of a directory without a manifest can show: the format has no redundancy there (docs/format.md).
@@ -473,7 +474,7 @@ def _run(tasks: list[Task], processes: int, progress: Progress) -> list[Finding]
         return []
     with (
         working(progress, "verifying", sum(task.nbytes for task in tasks)),
-        Pool(min(processes, len(tasks)), "w8a8sc_tool.checking.verify_worker:Verifier", preload=True) as pool,
+        Pool(min(processes, len(tasks)), _HANDLER, preload=True) as pool,
     ):
         for number, result in run_all(pool, tasks):
             findings[number] = result

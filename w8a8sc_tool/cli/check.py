@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ..io.amounts import size
-from ..workers.forkserver import start_early
 from .group import common, group, logged
 from .models import size_option, takes_models
 from .options import takes
@@ -48,8 +47,6 @@ def verify(
     Example:
       w8a8sc verify Qwen3-8B-w8a8sc-310-vllm/TP1/Qwen3-8B-w8a8sc-310-vllm-tp1 --source /models/Qwen3-8B-w8a8s-310
     """
-    if not quick:
-        start_early()
     from ..checking import tree as job
 
     out = Output(as_json=as_json, quiet=quiet, log=log)
@@ -79,7 +76,6 @@ def compare(first: str, second: str, processes: int | None, as_json: bool, quiet
     Example:
       w8a8sc compare Qwen3-8B-w8a8sc-310-vllm-tp1 downloads/Qwen3-8B-w8a8sc-310-vllm-tp1
     """
-    start_early()
     from ..checking import compare as job
 
     out = Output(as_json=as_json, quiet=quiet)

@@ -10,7 +10,6 @@ import click
 from ..errors import UsageError
 from ..io.amounts import size
 from ..options import CompressOptions
-from ..workers.forkserver import start_early
 from .group import F, common, group, logged
 from .meter import duration
 from .models import download_option, hub_option, size_option, takes_models
@@ -57,8 +56,6 @@ def compress(
     Example:
       w8a8sc compress /models/Qwen3-32B-w8a8s-310 --tp 4 -o /models/compressed
     """
-    if not dry_run:
-        start_early()
     from ..jobs import compress as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=not dry_run, log=log)
@@ -153,7 +150,6 @@ def _reshard(
     log: JobLog | None,
     **how: Any,
 ) -> None:
-    start_early()
     from ..jobs import reshard as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)
@@ -200,8 +196,6 @@ def batch(
     Example:
       w8a8sc batch models.yaml
     """
-    if engine == "local":
-        start_early()
     from ..jobs import batch as job
 
     out = Output(as_json=as_json, quiet=quiet, makes=True, log=log)

@@ -1,66 +1,54 @@
-"""The `w8a8sc` command: its entry point, and how every failure becomes one line and an exit code."""
+"""The `w8a8sc` command's entry point."""
+
+# Importing the commands takes a tenth of a second, and what they need another one: the process that workers are forked
+# from starts before, and does its own imports meanwhile.
 
 from __future__ import annotations
 
+import io
 import os
-import signal
 import sys
-import traceback
-from importlib import import_module
-from typing import Any
 
-import click
+from ..workers.forkserver import start_early
 
-from .failures import Terminated, failure
-from .group import group
-from .output import drop, prepare_streams, say
-
-__all__ = ["group", "main", "run"]
-
-# Their commands add themselves to the group.
-for _module in ("convert", "check", "report", "run", "prepare"):
-    import_module(f"w8a8sc_tool.cli.{_module}")
-
-
-def _terminate(*_: Any) -> None:
-    raise Terminated
+# The handlers of the workers that a command starts first, and options with which it starts none.
+_HANDLERS = {
+    **dict.fromkeys(("compress", "reshard", "decompress", "batch"), "w8a8sc_tool.conversion.worker"),
+    "verify": "w8a8sc_tool.checking.verify_worker",
+    "compare": "w8a8sc_tool.checking.compare_worker",
+}
+_WITHOUT_WORKERS = {"-h", "--help", "--dry-run", "--checkpoint", "--quick", "--engine", "--engine=ray"}
 
 
 def main() -> None:
     """Run the command line and exit."""
-    signal.signal(signal.SIGTERM, _terminate)
-    prepare_streams()
-    code = run(sys.argv[1:])
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        drop(sys.stdout)
-    except OSError as error:  # of help; commands say it themselves
-        say(f"error: standard output cannot be written to ({error.strerror or error})")
-        drop(sys.stdout)
-        code = code or 1
-    sys.exit(code)
+    _prepare_streams()
+    command, *arguments = [*sys.argv[1:], ""]
+    if command in _HANDLERS and not _WITHOUT_WORKERS.intersection(arguments):
+        start_early(_HANDLERS[command])
+    from .commands import main as carry_out_and_exit
+
+    carry_out_and_exit()
 
 
 def run(arguments: list[str]) -> int:
     """Carry out a command; returns its exit code."""
-    try:
-        result = group.main(arguments, prog_name="w8a8sc", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except BaseException as error:
-        failed = failure(error)
-        if failed is None:
-            raise
-        if failed.outcome == "failed":
-            _debug()
-        for line in failed.lines:
-            say(line)
-        return failed.exit_code
+    from .commands import carry_out
+
+    return carry_out(arguments)
 
 
-def _debug() -> None:
-    if os.environ.get("W8A8SC_DEBUG"):
-        traceback.print_exc()
+def _prepare_streams() -> None:
+    """Have what an encoding cannot spell printed with backslash escapes, whatever the environment asks for.
+
+    The number of a standard stream that is closed is given to nothing else: files and sockets of the work, which its
+    processes inherit, would be taken for it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
     from .job_log import JobLog
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "interrupted": "yellow", "terminated": "yellow"}
-
-
-def prepare_streams() -> None:
-    """Have what an encoding cannot spell printed with backslash escapes, whatever the environment asks for.
-
-    The number of a standard stream that is closed is given to nothing else: files and sockets of the work, which its
-    processes inherit, would be taken for it.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def drop(stream: TextIO) -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import marshal
 import os
-import platform
 import stat
-import tempfile
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -55,6 +54,8 @@ def read() -> list[ObjectCode] | None:
 
 def write(kernels: Sequence[ObjectCode], folder: Path) -> None:
     """Keep all kernels for this machine in a folder; they are not kept where it cannot be written."""
+    import tempfile
+
     content = marshal.dumps([tuple(kernel) for kernel in kernels])
     with contextlib.suppress(OSError):
         descriptor, temporary = tempfile.mkstemp(dir=folder)
@@ -80,6 +81,8 @@ def cache_folder() -> Path | None:
 
 def writable_folder() -> Path | None:
     """The first folder that kernels can be written to, which is made; None if there is none."""
+    import tempfile
+
     for folder in _folders():
         with contextlib.suppress(OSError):
             folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -105,6 +108,8 @@ def _candidates() -> Iterator[Path]:
         yield Path(home) / "w8a8sc"
     with contextlib.suppress(RuntimeError):  # no home: a container with an unknown user
         yield Path.home() / ".cache" / "w8a8sc"
+    import tempfile
+
     with contextlib.suppress(OSError):  # no folder for temporary files
         yield Path(tempfile.gettempdir()) / f"w8a8sc-{os.getuid()}"
 
@@ -142,11 +147,8 @@ def _file_name() -> str:
 
     A folder may be shared by unlike machines, or come with an image that was built on another.
     """
-    facts = [platform.python_version(), platform.machine()]
+    facts = [sys.version, os.uname().machine, _version_of("numba"), _version_of("llvmlite")]
     facts += [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
-    for package in ("numba", "llvmlite"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            facts.append(importlib.metadata.version(package))
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
         for line in file:
             if not line.strip():
@@ -154,3 +156,14 @@ def _file_name() -> str:
             if line.partition(":")[0].strip() in _PROCESSOR:
                 facts.append(line.strip())
     return f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.kernels"
+
+
+def _version_of(package: str) -> str:
+    """What a package says of its version, in a file of which versioneer makes it: importlib.metadata takes longer to
+    import than kernels to load."""
+    spec = PathFinder.find_spec(package)
+    if spec is None or spec.origin is None:
+        return ""
+    with contextlib.suppress(OSError):
+        return Path(spec.origin).with_name("_version.py").read_text()
+    return spec.origin

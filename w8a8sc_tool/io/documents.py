@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from ..errors import InputError
 from ..text import is_document
 from . import lfs, reading
@@ -50,25 +48,14 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, which can make a small file expand without bound, and without repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not supported")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            raise yaml.YAMLError("a key occurs twice")
-        return mapping
-
-
 def parse_yaml(data: bytes, where: str) -> dict[str, Any]:
     """A YAML mapping from a file nobody vouches for; raises InputError for anything else."""
+    import yaml  # not for whoever reads JSON alone
+
+    from .plain_yaml import PlainLoader
+
     try:
-        content = yaml.load(data.decode("utf-8"), _PlainLoader)
+        content = yaml.load(data.decode("utf-8"), PlainLoader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
         raise InputError(f"not valid YAML ({reason})", where) from None

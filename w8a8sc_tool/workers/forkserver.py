@@ -1,4 +1,4 @@
-"""The process that workers are forked from, which has loaded the kernels already."""
+"""The process that workers are forked from, which has loaded the kernels already, as its caller sees it."""
 
 # Loading the kernels and what workers import takes a fifth of a second of processor time; a fork of a process that has
 # all of it takes a few milliseconds. The parent itself is not forked: it may have threads, and a fork of those can
@@ -8,32 +8,25 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-import traceback
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from . import process
-
-_READY: Final = b"ready"
+READY: Final = b"ready"
 _UNANSWERED: Final = 128  # requests on their way at most: the kernel allows 1024 descriptors in flight, as a rule
-_MESSAGE_BYTES: Final = 256
-_DYING_SECONDS: Final = 5.0  # from the end of a worker's connection to the end of its process
-_UNKNOWN: Final = "unknown"
-_NOT_STARTED: Final = "errno"
+MESSAGE_BYTES: Final = 256
+UNKNOWN: Final = "unknown"
+NOT_STARTED: Final = "errno"
 _START: Final = (
-    "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.forkserver import serve; serve(int(sys.argv[2]))"
+    "import sys; sys.path[0] = sys.argv[1]; from w8a8sc_tool.workers.forking import serve; "
+    "serve(int(sys.argv[2]), sys.argv[3])"
 )
 
 
@@ -43,8 +36,8 @@ class ForkServer:
     The server ends when nobody holds this object any more, its workers with their own lifelines.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        """environment: the variables of the server and of all its workers. Raises OSError."""
+    def __init__(self, environment: dict[str, str], module: str = "") -> None:
+        """environment: the variables of the server and of all its workers; module: imported at once. Raises OSError."""
         self.environment = environment
         self.owner = os.getpid()
         self._lock = threading.Lock()  # an answer belongs to the request before it
@@ -53,7 +46,7 @@ class ForkServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, str(Path(__file__).parents[2]), str(theirs.fileno())],
+                [sys.executable, "-c", _START, str(Path(__file__).parents[2]), str(theirs.fileno()), module],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # standard output belongs to the result
@@ -85,10 +78,10 @@ class ForkServer:
         Raises OSError if the worker could not be started.
         """
         answer = self._ask(f"wait {worker}")
-        if answer.startswith(_NOT_STARTED):
-            number = int(answer.removeprefix(_NOT_STARTED))
+        if answer.startswith(NOT_STARTED):
+            number = int(answer.removeprefix(NOT_STARTED))
             raise OSError(number, os.strerror(number))
-        return int(answer) if answer not in ("", _UNKNOWN) else None
+        return int(answer) if answer not in ("", UNKNOWN) else None
 
     def end(self, worker: int) -> None:
         """Kill a worker and whatever it has started, and wait for its end."""
@@ -101,14 +94,14 @@ class ForkServer:
                 if not self._is_ready(wait=False):
                     return ""
                 self._control.send(question.encode())
-                return self._control.recv(_MESSAGE_BYTES).decode()
+                return self._control.recv(MESSAGE_BYTES).decode()
             except OSError:
                 return ""
 
     def _is_ready(self, *, wait: bool) -> bool:
         """Whether the server has its kernels and forks; its first message says so."""
-        if not self._ready and (wait or _has_message(self._control, 0)):
-            self._ready = self._control.recv(_MESSAGE_BYTES) == _READY
+        if not self._ready and (wait or has_message(self._control, 0)):
+            self._ready = self._control.recv(MESSAGE_BYTES) == READY
         return self._ready
 
     def alive(self) -> bool:
@@ -128,13 +121,16 @@ _shared: ForkServer | None = None
 _shared_lock = threading.Lock()
 
 
-def shared(environment: dict[str, str]) -> ForkServer:
-    """The server of this process, as long as its pools want the same environment. Raises OSError."""
+def shared(environment: dict[str, str], module: str = "") -> ForkServer:
+    """The server of this process, as long as its pools want the same environment; module: as of `ForkServer`.
+
+    Raises OSError.
+    """
     global _shared  # noqa: PLW0603
     with _shared_lock:
         server = _shared
         if server is None or server.owner != os.getpid() or server.environment != environment or not server.alive():
-            server = _shared = ForkServer(environment)
+            server = _shared = ForkServer(environment, module)
         return server
 
 
@@ -152,39 +148,17 @@ def variables(threads: int = 1, additional: Mapping[str, str] | None = None) -> 
     return inherited | {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 
-def start_early() -> None:
-    """Have the server load the kernels while the caller still imports and reads; without it, the first pool starts it.
+def start_early(module: str) -> None:
+    """Have the server load kernels and a module while the caller still imports and reads; without it, the first pool
+    starts it.
 
     A failure is left to the first pool, which says what it is.
     """
     with contextlib.suppress(OSError):
-        shared(variables())
+        shared(variables(), module)
 
 
-def serve(control: int) -> None:
-    """The server: fork workers and say what became of them, until the parent closes `control`.
-
-    Kernels that are not on disk yet are compiled here first, once for all workers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.disable()  # what is imported stays: looking through it again and again takes a tenth of the time
-    parent = socket.socket(fileno=control)
-    with contextlib.suppress(Exception):  # a worker that needs them says what is wrong
-        _load_kernels(parent)
-    with contextlib.suppress(OSError):  # the parent is gone
-        _answer_requests(parent)
-    os._exit(0)
-
-
-def _load_kernels(parent: socket.socket) -> None:
-    """Load the kernels; those that have to be compiled, which takes long, only once a worker is asked for."""
-    from ..codec import kernels
-
-    if not kernels.load_kept() and _has_message(parent):  # no message: the parent is gone, nobody needs them
-        kernels.load()
-
-
-def _has_message(control: socket.socket, milliseconds: int | None = None) -> bool:
+def has_message(control: socket.socket, milliseconds: int | None = None) -> bool:
     """Wait, at most so long, for a message; False without one, and once the other side is gone.
 
     Not by select, which takes no descriptor above 1023: a host program may have more.
@@ -192,77 +166,3 @@ def _has_message(control: socket.socket, milliseconds: int | None = None) -> boo
     waiting = select.poll()
     waiting.register(control, select.POLLIN)
     return any(event & select.POLLIN and not event & select.POLLHUP for _, event in waiting.poll(milliseconds))
-
-
-def _answer_requests(parent: socket.socket) -> None:
-    parent.send(_READY)
-    workers: list[int | str] = []  # the process; once it has ended, or if it never began, the answer
-    while True:
-        request, descriptors, _, _ = socket.recv_fds(parent, _MESSAGE_BYTES, 4)
-        words = request.decode().split()
-        if not words:
-            return
-        if words[0] == "fork":
-            for module in words[1:]:
-                with contextlib.suppress(Exception):  # the worker says what is wrong
-                    importlib.import_module(module)
-            workers.append(_fork(parent, descriptors))
-            for descriptor in descriptors:
-                os.close(descriptor)
-            continue
-        number = int(words[1]) - 1
-        worker = workers[number]
-        if isinstance(worker, int):
-            code = _ended(worker, kill=words[0] == "end")
-            if code is not None:
-                worker = workers[number] = str(code)
-        parent.send((worker if isinstance(worker, str) else _UNKNOWN).encode())
-
-
-def _fork(parent: socket.socket, descriptors: Sequence[int]) -> int | str:
-    """Fork a worker; returns its process, or the answer for one that could not be started."""
-    gc.freeze()  # a worker's collector would write to all that is shared, and so copy it
-    try:
-        pid = os.fork()
-    except OSError as error:  # no more processes, or no memory; the parent sees the worker's connection closed
-        return f"{_NOT_STARTED}{error.errno}"
-    if pid:
-        return pid
-    code = 1
-    try:
-        gc.enable()
-        parent.close()
-        os.setsid()
-        calls, lifeline, output, *working_folder = descriptors
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        with contextlib.suppress(OSError):
-            if working_folder:
-                os.fchdir(working_folder[0])
-        for descriptor in (output, *working_folder):
-            os.close(descriptor)
-        process.main(calls, lifeline)
-        code = 0
-    except BaseException:
-        traceback.print_exc()  # a process of its own would have
-    finally:
-        os._exit(code)
-
-
-def _ended(pid: int, *, kill: bool) -> int | None:
-    """The exit code of a worker, which is waited for; its number stays its own until then."""
-    if kill:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)  # its session
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # before it made its session
-        _, status = os.waitpid(pid, 0)
-        return os.waitstatus_to_exitcode(status)
-    until = time.monotonic() + _DYING_SECONDS
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(0.01)
