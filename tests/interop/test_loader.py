@@ -27,6 +27,7 @@ SOURCES = {
     "resharded tp2": "checkpoint",
     "tied tp1": "tied checkpoint",
     "mixed": "mixed checkpoint",
+    "tp2 in parts": "checkpoint",
 }
 SCALES = 4 * 4  # bytes per layer: attention's four float32 scale buffers, which are not parameters
 
