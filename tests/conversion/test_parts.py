@@ -145,6 +145,7 @@ def test_a_module_is_in_one_file(in_parts: Callable[[int], Path]) -> None:
     assert len(files) == len({(rank, module) for rank, module, _ in files})
 
 
+@pytest.mark.slow
 def test_files_do_not_depend_on_processes(tiny: Path, in_parts: Callable[[int], Path], tmp_path: Path) -> None:
     (result,) = compress(tiny, tmp_path, tp=2, name="Tiny", processes=1, max_file_size="3MB", verify=False)
     assert digests(result.directory) == digests(in_parts(2))
@@ -186,6 +187,7 @@ def test_going_on_with_what_was_begun_in_one_file(
     assert digests(result.directory) == digests(sealed(2))
 
 
+@pytest.mark.slow
 def test_a_lost_file_of_unfinished_work_means_afresh(
     tiny: Path, in_parts: Callable[[int], Path], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
 from typing import Any, Final
 
 from ..io.safetensors import TensorInfo, tensor_info
@@ -78,11 +79,16 @@ def deal(sizes: Sequence[int], compressed: Sequence[bool], count: int) -> list[i
     in_turn = [n for n, compress in enumerate(compressed) if compress]
     beside = {n: (*in_turn[max(0, i - 1) : i], *in_turn[i + 1 : i + 2]) for i, n in enumerate(in_turn)}
     parts = [-1] * len(sizes)
-    filled = [0] * count
+    filled = [(0, part) for part in range(count)]  # a heap
     for n in (*sorted(first, key=lambda n: -sizes[n]), *rest):
         taken = {parts[other] for other in beside.get(n, ())} if count > 2 else set()
-        parts[n] = min((part for part in range(count) if part not in taken), key=filled.__getitem__)
-        filled[parts[n]] += sizes[n]
+        passed_over = []
+        while filled[0][1] in taken:
+            passed_over.append(heappop(filled))
+        nbytes, parts[n] = filled[0]
+        heapreplace(filled, (nbytes + sizes[n], parts[n]))
+        for file in passed_over:
+            heappush(filled, file)
     return parts
 
 
