@@ -16,9 +16,10 @@ from ..text import one_line, some_lines
 from ..workers.progress import Progress
 from .meter import FINISHING, Meter
 from .spelling import spelled
-from .views import Bar, Lines, View, has_colours, is_terminal
+from .views import Lines, View, has_colours, is_terminal
 
 if TYPE_CHECKING:
+    from .bar import Bar
     from .job_log import JobLog
 
 _COLOURS: Final = {"error": "red", "note": "yellow", "interrupted": "yellow", "terminated": "yellow"}
@@ -37,6 +38,12 @@ def say(line: str) -> None:
     if word in _COLOURS and has_colours(sys.stderr):
         line = f"{click.style(word + colon, fg=_COLOURS[word])}{rest}"
     print(line, file=_Lenient(sys.stderr), flush=True)
+
+
+def _bar() -> Bar:
+    from .bar import Bar
+
+    return Bar(_Lenient(sys.stderr), say)
 
 
 class _Lenient:
@@ -79,7 +86,7 @@ class Output(Progress):
         self._log = log
         self._shown: Bar | Lines | None = None
         if not quiet:
-            self._shown = Bar(_Lenient(sys.stderr), say) if is_terminal(sys.stderr) else Lines(say)
+            self._shown = _bar() if is_terminal(sys.stderr) else Lines(say)
         self._views: list[View] = [view for view in (self._shown, log) if view is not None]
         if log is not None:
             log.watch(self._meter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -30,6 +29,8 @@ def package_folder() -> Path | None:
 
 
 def package_version() -> str:
+    import importlib.metadata  # not for whoever wants no msmodelslim
+
     try:
         return importlib.metadata.version("msmodelslim")
     except importlib.metadata.PackageNotFoundError:
