@@ -19,6 +19,7 @@ _HANDLERS = {
     "compare": "w8a8sc_tool.checking.compare_worker",
 }
 _WITHOUT_WORKERS = {"-h", "--help", "--dry-run", "--checkpoint", "--quick", "--engine", "--engine=ray"}
+_RUN_OTHERS = {"serve", "generate"}  # programs that multiply
 
 # Created before the collector looks for garbage. What is imported is none; the default, 700, makes it a tenth slower.
 _OBJECTS = 50_000
@@ -31,6 +32,8 @@ def main() -> None:
     command, *arguments = [*sys.argv[1:], ""]
     if command in _HANDLERS and not _WITHOUT_WORKERS.intersection(arguments):
         start_early(_HANDLERS[command])
+    if command not in _RUN_OTHERS:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which would start a thread for every core
     from .commands import main as carry_out_and_exit
 
     carry_out_and_exit()
