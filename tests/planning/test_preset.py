@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from w8a8sc_tool.checkpoint import Checkpoint
@@ -42,6 +43,15 @@ def test_presets_without_a_recipe_are_serving_advice_alone() -> None:
         model, match = MODELS[name], advice[name].match
         assert match == presets.Match(model.architecture, model.layers, model.hidden_size, model.intermediate_size)
     assert advice["qwen3.6-27b"].serving(1) is None
+
+
+def test_every_shipped_preset_is_recognized_without_parsing_others() -> None:
+    for preset in presets.shipped():
+        assert preset.match is not None
+        sizes = msgspec.structs.astuple(preset.match)
+        assert preset in presets.shipped(*sizes) and preset in presets.shipped(preset.name)
+        assert preset not in presets.shipped(*sizes[:-1], 10**6)
+    assert not [*presets.shipped("a file \udcff")]
 
 
 def test_a_model_is_recognized_and_deviations_are_told(tmp_path: Path) -> None:

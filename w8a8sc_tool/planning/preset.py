@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -89,22 +89,31 @@ def shipped_file(name: str) -> Path:
     return folder / name
 
 
+def shipped(*texts: object) -> Iterator[Preset]:
+    """The presets that come with the package, of those that have all of these texts in their files.
+
+    Others need not be parsed, which takes longer than anything else in planning.
+    """
+    for path in reading.matching(shipped_file("presets"), "*.yaml"):
+        data = read_small(path, _LARGEST)
+        if all(str(text).encode("utf-8", "surrogateescape") in data for text in texts):
+            yield _load_once(path)
+
+
 @cache
-def shipped() -> tuple[Preset, ...]:
-    """The presets that come with the package, read once: parsing YAML takes longer than anything else in planning."""
-    return tuple(load(path) for path in reading.matching(shipped_file("presets"), "*.yaml"))
+def _load_once(path: Path) -> Preset:
+    return load(path)
 
 
 def choose(config: ModelConfig, wanted: str = "auto") -> Preset:
     """The preset for a model: "auto" for the one that matches, "none", a shipped one's name, or a file."""
     if wanted == "none":
         return NONE
-    presets = shipped()
     if wanted != "auto":
-        named = next((preset for preset in presets if preset.name == wanted), None)
+        named = next((preset for preset in shipped(wanted) if preset.name == wanted), None)
         return named or load(Path(wanted))
     sizes = Match(config.architecture, config.layers, config.hidden_size, config.intermediate_size)
-    return next((preset for preset in presets if preset.match == sizes), NONE)
+    return next((preset for preset in shipped(*msgspec.structs.astuple(sizes)) if preset.match == sizes), NONE)
 
 
 def deviations(preset: Preset, checkpoint: Checkpoint) -> list[str]:
