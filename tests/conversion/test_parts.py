@@ -218,7 +218,7 @@ def test_what_is_done_is_done_whatever_its_files_unless_a_size_is_given(
 
 
 def test_more_files_than_may_be_open_are_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "most_open_files", lambda: 80)
+    monkeypatch.setattr(preparation, "most_open_files", lambda: 16)
     plan(tiny, tmp_path, processes=1)
     with pytest.raises(InputError, match=r"\d+ rank files .* may open 12, .*: .*ulimit.* larger max_file_size"):
         plan(tiny, tmp_path, processes=1, max_file_size=1)

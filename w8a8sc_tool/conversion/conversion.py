@@ -17,7 +17,6 @@ from ..errors import InputError, WorkError
 from ..io.limits import noting
 from ..io.safetensors import StoredTensor
 from ..sharded_state import Journal, JournalEntry, Manifest, SealedDirectory
-from ..workers.machine import allow_open_files, open_files
 from ..workers.pool import Pool
 from ..workers.progress import Part, Progress, working
 from ..workers.tasks import Task, run_all
@@ -55,8 +54,6 @@ class Conversion:
         """Make what is missing, seal, check and put in place; returns the manifests."""
         with ExitStack() as stack:
             stack.enter_context(noting(self._progress.note))
-            files = sum(draft.plan.tp * draft.split.count for draft in self._drafts)
-            allow_open_files(open_files(files, self._processes))
             for draft in self._drafts:
                 stack.enter_context(draft.sealed)
                 stack.callback(draft.close)

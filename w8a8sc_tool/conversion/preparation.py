@@ -13,19 +13,21 @@ from ..backends.msmodelslim.installed import Backend
 from ..checkpoint import Checkpoint
 from ..errors import AccessError, InputError, UsageError
 from ..io import reading
+from ..io.descriptors import most_open_files
 from ..io.names import is_plain
 from ..planning import Plan
 from ..planning.options import same_options
 from ..sharded_state import Manifest, check_target, partial_of, standing
 from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
-from ..workers.machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes, most_open_files, open_files
+from ..workers.machine import BYTES_PER_VENDOR, BYTES_PER_WORKER, default_processes
 from ..workers.progress import Progress
 from . import draft
 from .identity import read_identity, shallow_identity
 from .parts import Split, split_of
 from .space import check_space, estimated_bytes, held_bytes
 
+_PIPES_PER_WORKER: Final = 4
 _OVERWRITE: Final = "choose another output, or give overwrite=True to replace it"
 
 
@@ -125,17 +127,20 @@ def prepare(checkpoint: Checkpoint, plans: Sequence[Plan], settings: Settings, p
                 splits[number] = split_of(plan, settings.max_file_size, left.head)
             needs[target] = _needed_bytes(target, checkpoint, plan, splits[number], settings, left)
     check_space(needs)
-    _check_open_files(plans, splits, settings)
+    new = [(plan.tp, split.count) for plan, split, manifest in zip(plans, splits, done) if manifest is None]
+    _check_open_files([tp * count for tp, count in new if count > 1], settings)
     return Prepared(checkpoint, plans, splits, targets, settings, done)
 
 
-def _check_open_files(plans: Sequence[Plan], splits: Sequence[Split], settings: Settings) -> None:
-    """Raises InputError if all rank files cannot be open at a time, as they are while they are written."""
-    files = sum(plan.tp * split.count for plan, split in zip(plans, splits))
-    allowed = most_open_files() - open_files(0, settings.workers)
-    if files > allowed and any(split.count > 1 for split in splits):
+def _check_open_files(numbers: Sequence[int], settings: Settings) -> None:
+    """Raises InputError if all rank files cannot be open at a time, as they are while they are written.
+
+    numbers: of files, for each directory whose ranks have several.
+    """
+    allowed = most_open_files() - _PIPES_PER_WORKER * settings.workers
+    if numbers and sum(numbers) > allowed:
         raise InputError(
-            f"{files} rank files would be made at a time, and this process may open {max(0, allowed)}",
+            f"{sum(numbers)} rank files would be made at a time, and this process may open {max(0, allowed)}",
             str(settings.output),
             "allow more (ulimit -Hn), or give a larger max_file_size",
         )

@@ -20,7 +20,6 @@ from ..io.safetensors import StoredTensor, tensor_info
 from ..layouts import Output
 from ..planning import PlannedModule
 from ..resharding.source import ShardedTensor, tiles_of
-from ..workers.machine import allow_open_files, open_files
 from .messages import Hashes, ModuleResult, Offsets, RankTensor, Unit, UnitResult
 from .read_back import ReadBack
 from .write_behind import WriteBehind
@@ -49,7 +48,6 @@ class Converter:
             self._compress = VendorCompressor(*vendor).compress_shards
         self._paths = [[[Path(path) for path in files] for files in ranks] for ranks in paths]
         self._fds: dict[Path, int] = {}
-        allow_open_files(open_files(sum(len(files) for ranks in paths for files in ranks)))
         self._max_ratio = max_ratio
         self._read_back = ReadBack() if read_back else None
         self._reader = SourceReader()

@@ -6,6 +6,7 @@
     documents          small files, JSON and YAML, with their limits
     safetensors        the container: headers with every number checked
     hashing            the content hash
+    descriptors        how many files may be open
 
 It knows no models and no directories, and trusts no length, offset or name.
 """

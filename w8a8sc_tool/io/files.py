@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import limits, reading
+from .descriptors import spared
 from .failures import work_failure
 
 T = TypeVar("T")
@@ -85,12 +86,12 @@ def make_parents(path: Path) -> None:
 def create(path: Path) -> int:
     """A new file, open for writing: its descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    return _perform("creating the file", path, lambda: os.open(path, flags, 0o666))
+    return spared(_perform("creating the file", path, lambda: os.open(path, flags, 0o666)))
 
 
 def open_existing(path: Path) -> int:
     """An existing file, open for writing: its descriptor."""
-    return _perform("opening", path, lambda: os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    return spared(_perform("opening", path, lambda: os.open(path, os.O_RDWR | os.O_CLOEXEC)))
 
 
 def write_at(fd: int, path: Path, data: Any, offset: int) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ..errors import InputError, WorkError
+from .descriptors import spared
 from .failures import access_failure, work_failure
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ def open_file(path: Path) -> int:
     """
     if not is_file(path):
         raise InputError("not a regular file" if exists(path) else "no such file", str(path))
-    return _ask("cannot be opened", path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return spared(_ask("cannot be opened", path, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC)))
 
 
 def size_of(fd: int, path: Path) -> int:

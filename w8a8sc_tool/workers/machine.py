@@ -1,19 +1,14 @@
-"""What this process may use of the machine: cores, memory and open files, by affinity, cgroup and limits."""
+"""What this process may use of the machine: cores and memory, by affinity, cgroup and what is free."""
 
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 from typing import Final
 
 # A worker's own memory: interpreter, kernels, and the blocks and results it works on.
 BYTES_PER_WORKER: Final = 400 << 20
 BYTES_PER_VENDOR: Final = 2500 << 20  # with msmodelslim beside it: torch, the weight, its fractals, the result
-
-_PIPES_PER_WORKER: Final = 4
-_OTHER_FILES: Final = 64  # standard streams, libraries, journals, sources
-_NO_LIMIT: Final = 1 << 20
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -80,21 +75,3 @@ def default_processes(bytes_per_worker: int = BYTES_PER_WORKER) -> int:
     if memory is not None:
         allowed = min(allowed, max(1, memory // bytes_per_worker))
     return allowed
-
-
-def most_open_files() -> int:
-    """How many files this process may have open at a time, once `allow_open_files` has asked for them."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return _NO_LIMIT if hard == resource.RLIM_INFINITY else hard
-
-
-def open_files(own: int, workers: int = 0) -> int:
-    """Files that a process has open at a time: its own, the pipes to its workers, and what libraries open."""
-    return own + _PIPES_PER_WORKER * workers + _OTHER_FILES
-
-
-def allow_open_files(count: int) -> None:
-    """Let this process have so many files open at a time, as far as its hard limit goes; it is never lowered."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < min(count, most_open_files()):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, most_open_files()), hard))
