@@ -84,15 +84,14 @@ def job(
 @_json
 @_folder
 @click.option("--memory", default="/dev/shm", show_default=True, help="A folder in memory: 3 GB by default.")
-@click.option("--layers", type=int, default=9, show_default=True)
-@click.option("--vocabulary", type=int, default=37984, show_default=True, help="Tokens; Qwen3-8B has 151936.")
-@click.option("--times", type=int, default=4, show_default=True, help="Compute for so many times that model's bytes.")
-def scaling(rounds: int, json: str | None, folder: str, memory: str, layers: int, vocabulary: int, times: int) -> None:
+@click.option("--preset", default="qwen3-8b", show_default=True, help="The model, as synthesize has it.")
+@click.option("--share", type=int, default=4, show_default=True, help="Measure with one of so many parts of it.")
+def scaling(rounds: int, json: str | None, folder: str, memory: str, preset: str, share: int) -> None:
     """Conversions with one process, two, ... without a disk in the way, and what a model says of more cores."""
     from .scaling import run
 
     Path(folder).mkdir(exist_ok=True)
-    run(rounds, json, folder, memory, layers, vocabulary, times)
+    run(rounds, json, folder, memory, preset, share)
 
 
 @group.command()

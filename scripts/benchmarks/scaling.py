@@ -33,6 +33,7 @@ from w8a8sc_tool.conversion.parts import DEFAULT_FILE_BYTES
 from w8a8sc_tool.io import files
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.sharded_state import RankFileEntry
+from w8a8sc_tool.synthesis.models import MODELS
 from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
@@ -54,11 +55,15 @@ class Clock:
         self.task = ""  # the unit at work
 
 
-def run(rounds: int, json: str | None, folder: str, memory: str, layers: int, vocabulary: int, times: int) -> None:
-    """Times of jobs with one process, two, ... in turns; then the parts, and what the model makes of them."""
-    model = Path(folder) / f"Bench{layers}-{vocabulary}-w8a8s"
+def run(rounds: int, json: str | None, folder: str, memory: str, preset: str, times: int) -> None:
+    """Times of jobs with one process, two, ... in turns; then the parts, and what the model makes of them.
+
+    times: how many times as many layers and tokens the whole model has as the one measured.
+    """
+    whole = MODELS[preset]
+    model = Path(folder) / f"{preset}-{times}-w8a8s"
     if not model.exists():
-        synthesize(model, "qwen3-8b", layers=layers, vocabulary=vocabulary)
+        synthesize(model, preset, layers=whole.layers // times, vocabulary=whole.vocabulary // times)
     out = Path(memory) / f"w8a8sc-scaling-{os.getpid()}"
     counts = range(1, len(os.sched_getaffinity(0)) + 1)
     seconds: dict[int, list[float]] = {count: [] for count in counts}
