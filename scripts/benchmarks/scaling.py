@@ -40,7 +40,7 @@ from . import measure
 from .job import warm
 
 CORES = (2, 16, 64, 192)
-FORK_SECONDS = 0.002  # of one more fork of a process with the kernels, 160 MiB of memory
+FORK_SECONDS = 0.0007  # of one more fork of a process with the kernels, 90 MiB of memory
 MANY = 64  # processes, as many as read ahead
 
 

@@ -6,9 +6,12 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
 
@@ -28,6 +31,34 @@ def start(count):
 
 print(start(1), start({_MORE_WORKERS}) / {_MORE_WORKERS})
 """
+# The command line, which says on standard error when its first worker has answered. Nothing is imported sooner by that.
+_COMMAND = """
+import sys, time
+from importlib.machinery import PathFinder
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "w8a8sc_tool.workers.pool":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+        def exec_module(module):
+            execute(module)
+            wait = module.Pool.wait
+            def first_wait(*arguments):
+                answers = wait(*arguments)
+                if answers:
+                    print("answered", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
+                    module.Pool.wait = wait
+                return answers
+            module.Pool.wait = first_wait
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder())
+from w8a8sc_tool.cli.main import main
+main()
+"""
 
 
 def run(rounds: int, json: str | None, model: str | None) -> None:
@@ -40,6 +71,13 @@ def run(rounds: int, json: str | None, model: str | None) -> None:
         times = [_once(arguments) for _ in range(rounds + 1)][1:]
         results[name] = times
         rows.append([name, *(f"{statistics.median(values):.2f}" for values in zip(*times))])
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = synthesize(Path(folder) / "Tiny-w8a8s", "tiny")
+        jobs = [_compress(tiny) for _ in range(rounds + 1)][1:]
+    results["tiny compress"] = jobs
+    processor, wall, first = (statistics.median(values) for values in zip(*jobs))
+    rows.append(["a tiny compress, -j 1", f"{processor:.2f}", f"{wall:.2f}"])
+    rows.append(["its first worker has answered", "", f"{first:.3f}"])
     workers = [_start_workers() for _ in range(rounds + 1)][1:]
     results["workers"] = workers
     for name, seconds in zip(("first worker of a process", "every further worker"), zip(*workers)):
@@ -53,6 +91,17 @@ def _once(arguments: list[str]) -> tuple[float, float]:
     subprocess.run([str(Path(sys.executable).parent / "w8a8sc"), *arguments], check=False, capture_output=True)
     wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+
+
+def _compress(model: Path) -> tuple[float, float, float]:
+    """Processor seconds, seconds, and seconds until a worker has answered, of a small job from its command's start."""
+    arguments = ["compress", str(model), "-o", str(model.parent), "--overwrite", "-j", "1", "-q"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.clock_gettime(time.CLOCK_MONOTONIC)
+    ran = subprocess.run([sys.executable, "-c", _COMMAND, *arguments], check=True, capture_output=True, text=True)
+    wall, after = time.clock_gettime(time.CLOCK_MONOTONIC) - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    (answered,) = (float(line.split()[1]) for line in ran.stderr.splitlines() if line.startswith("answered"))
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, answered - started
 
 
 def _start_workers() -> tuple[float, float]:
