@@ -178,6 +178,25 @@ def test_a_closed_pipe_is_silent(tiny: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "arguments", "code"),
+    [("main.start_early = send", ["compress", "x"], None), ("atexit.register(send)", ["--version"], 0)],
+)
+def test_signals_before_anything_has_begun_and_after_all_is_done(
+    number: int, moment: str, arguments: list[str], code: int | None
+) -> None:
+    """The first end the process without a word, the others come too late; no traceback in either case."""
+    script = (
+        "import atexit, os, signal, sys\nfrom w8a8sc_tool.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"send = lambda *_: os.kill(os.getpid(), {number:d})\n"
+        f"{moment}\nsys.argv[1:] = {arguments}\nmain.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (-number if code is None else code, "")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [

@@ -28,6 +28,8 @@ def _terminate(*_: Any) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminate)
     code = carry_out(sys.argv[1:])
     try:
@@ -39,6 +41,8 @@ def main() -> None:
         say(f"error: standard output cannot be written to ({error.strerror or error})")
         drop(sys.stdout)
         code = code or 1
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # all is said and done: they would end the interpreter's own clean-up
     sys.exit(code)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import sys
 
 from ..workers.forkserver import start_early
@@ -27,6 +28,9 @@ _OBJECTS = 50_000
 
 def main() -> None:
     """Run the command line and exit."""
+    # Nothing has begun: an interrupt ends the process without a word, and in no state.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _prepare_streams()
     gc.set_threshold(_OBJECTS)
     command, *arguments = [*sys.argv[1:], ""]
