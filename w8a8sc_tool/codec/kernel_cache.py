@@ -159,8 +159,7 @@ def _file_name() -> str:
 
 
 def _version_of(package: str) -> str:
-    """What a package says of its version, in a file of which versioneer makes it: importlib.metadata takes longer to
-    import than kernels to load."""
+    """A package's own file about its version: importlib.metadata would take longer to import than kernels to load."""
     spec = PathFinder.find_spec(package)
     if spec is None or spec.origin is None:
         return ""
