@@ -22,7 +22,7 @@ from w8a8sc_tool.workers.pool import Pool
 
 def start(count):
     started = time.perf_counter()
-    with Pool(count, "w8a8sc_tool.conversion.worker:Converter", [], 0.0) as pool:
+    with Pool(count, "w8a8sc_tool.conversion.worker:Converter", [], 0.0, preload=True) as pool:
         for number in pool.idle():
             pool.call(number, "nothing", "hash_sources", [])
         while pool.busy:
