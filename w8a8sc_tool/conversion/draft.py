@@ -31,6 +31,7 @@ from ..sharded_state import journal as journal_file
 from ..sharded_state import manifest as manifest_file
 from ..sharded_state.meaning import format_of
 from ..sharded_state.rank_file import file_name
+from .earlier import unplanned
 from .messages import ModuleResult, RankTensor
 from .parts import FILES_PER_RANK, Split, fixed_forms, largest_forms
 
@@ -100,7 +101,7 @@ class DirectoryDraft:
     def go_on(self, head: dict[str, Any]) -> list[JournalEntry] | None:
         """Open what an earlier run left and return what its journal says is complete; None: there is nothing usable.
 
-        Raises InputError if it was begun for something else.
+        Raises InputError if it was begun for something else, or says what this version would not.
         """
         left = self.journal.read()
         if left is None:
@@ -111,6 +112,9 @@ class DirectoryDraft:
         if not all(reading.is_file(partial / name) and not reading.is_link(partial / name) for name in names):
             self.journal.close()
             return None
+        wrong = unplanned(left.entries, self.plan, self.split.part_of)
+        if wrong is not None:
+            raise self._refused(f"its line about {wrong.module[:80]!r} is none that w8a8sc {VERSION} writes")
         self.sealed.remove_others({*names, journal_file.NAME})
         self._announce(resume=True)
         return left.entries
@@ -165,14 +169,11 @@ class DirectoryDraft:
             for tensor in entry.tensors:
                 self.hashes[tensor.rank][tensor.info.name] = tensor.hash
                 file = files_of_ranks[tensor.rank]
-                if file.is_fixed(tensor.info.name):
-                    begin = file.offset(tensor.info.name)
-                else:
+                if not file.is_fixed(tensor.info.name):
                     variable[tensor.rank].append(tensor.info)
-                    begin = file.append(tensor.info)
-                if (self.split.part_of[entry.module], begin) != (tensor.part, tensor.info.begin):
-                    message = f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it"
-                    raise InputError(message, str(self.journal.path), "give resume=False to start afresh")
+                    file.append(tensor.info)
+                if file.info(tensor.info.name) != tensor.info:
+                    raise self._refused(f"{tensor.info.name} is not where this version of w8a8sc, {VERSION}, puts it")
             for number, name, data, value in entry.small:
                 self.hashes[number][name] = value
                 files_of_ranks[number].put_small(name, data)
@@ -185,6 +186,10 @@ class DirectoryDraft:
             )
             self._complete.add(entry.module)
             self._recorded.add(entry.module)
+
+    def _refused(self, message: str) -> InputError:
+        """The error for a journal that cannot be gone on with."""
+        return InputError(message, str(self.journal.path), "give resume=False to start afresh")
 
     # ------------------------------------------------------------------------------------------------ while it is made
 
