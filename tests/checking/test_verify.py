@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from w8a8sc_tool.checking.tree import _size
 from w8a8sc_tool.checking.verify import Report, verify
-from w8a8sc_tool.errors import InputError
+from w8a8sc_tool.errors import AccessError, InputError
 from w8a8sc_tool.io.safetensors import TensorFile
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.synthesis.synthesize import synthesize
@@ -46,6 +48,29 @@ def flip(path: Path, position: int, bit: int = 0) -> None:
         byte = file.read(1)[0]
         file.seek(position)
         file.write(bytes([byte ^ 1 << bit]))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO])
+def test_a_file_that_is_not_given_is_no_finding(
+    number: int, sealed: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More files than may be open say nothing about the directory; those that were opened are closed."""
+    folder, real = sealed(2), os.open
+    opened: list[int] = []
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> int:
+        if Path(path).name == RANK1:
+            raise OSError(number, os.strerror(number))
+        fd = real(path, *arguments, **options)
+        opened.extend([fd] if Path(path).name == RANK0 else [])
+        return fd
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(AccessError, match=f"cannot be opened .{os.strerror(number)}.*{RANK1}"):
+        check(folder, quick=True)
+    (rank0,) = opened
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(rank0)
 
 
 def test_a_good_directory(sealed: Callable[[int], Path], tiny: Path) -> None:

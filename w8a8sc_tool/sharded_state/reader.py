@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError, Problem
+from ..errors import AccessError, InputError, Problem
 from ..io import reading
 from ..io.folders import RANK_FILE, is_foreign_link, refuse_as_directory
 from ..io.safetensors import TensorFile
@@ -24,7 +24,10 @@ class ShardedState:
 
     @classmethod
     def open(cls, path: str | Path) -> ShardedState:
-        """Open a directory; raises InputError if it is no sharded_state directory at all or its manifest is bad."""
+        """Open a directory; raises InputError if it is no sharded_state directory at all or its manifest is bad.
+
+        Raises AccessError if a file system does not give a file: that says nothing about the file.
+        """
         folder = Path(path)
         reading.check_folder(folder)
         matches = [(RANK_FILE.fullmatch(file.name), file) for file in reading.entries(folder)]
@@ -33,18 +36,27 @@ class ShardedState:
         if not files and manifest is None:
             refuse_as_directory(folder)
         state = cls(folder, manifest)
-        for rank, file in files:
-            if rank >= manifest_file.LARGEST_TP:
-                state.problems.append(Problem(f"there is no rank {rank}", str(file), "remove the file"))
-                continue
-            try:
-                if manifest is not None and is_foreign_link(file):
-                    raise InputError("a sealed directory holds no links", str(file))
-                state.ranks.setdefault(rank, []).append(TensorFile(file))
-            except InputError as error:
-                state.ranks.setdefault(rank, [])
-                state.problems += error.problems
+        try:
+            for rank, file in files:
+                state._open(rank, file)
+        except BaseException:
+            state.close()
+            raise
         return state
+
+    def _open(self, rank: int, file: Path) -> None:
+        if rank >= manifest_file.LARGEST_TP:
+            self.problems.append(Problem(f"there is no rank {rank}", str(file), "remove the file"))
+            return
+        opened = self.ranks.setdefault(rank, [])
+        try:
+            if self.manifest is not None and is_foreign_link(file):
+                raise InputError("a sealed directory holds no links", str(file))
+            opened.append(TensorFile(file))
+        except AccessError:
+            raise
+        except InputError as error:
+            self.problems += error.problems
 
     @property
     def tp(self) -> int:
