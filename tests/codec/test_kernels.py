@@ -203,6 +203,14 @@ def test_code_that_others_could_have_put_there_is_not_read(candidates: list[Path
     assert kernel_cache.read() == CODE
 
 
+def test_a_chosen_folder_that_others_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mkdir makes one where a user's group is shared: the remedy says what is wrong with it."""
+    tmp_path.chmod(0o775)
+    monkeypatch.setenv(kernel_cache.CACHE_VARIABLE, str(tmp_path))
+    with pytest.raises(MissingError, match="nobody else may write to"):
+        compile_kernels()
+
+
 def test_kernels_of_an_image_are_used_where_nothing_can_be_written(
     candidates: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

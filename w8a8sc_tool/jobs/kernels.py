@@ -14,7 +14,7 @@ def compile_kernels() -> Path:
 
     Raises MissingError where no such folder can be written: every process compiles its own then.
     """
-    remedy = f"set {CACHE_VARIABLE} to one"
+    remedy = f"set {CACHE_VARIABLE} to a folder of your own, which nobody else may write to"
     intended = cache_folder()
     if intended is None:
         raise MissingError("no folder for compiled kernels can be written", remedy=remedy)

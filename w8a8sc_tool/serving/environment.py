@@ -116,7 +116,7 @@ def _python(host: Host) -> list[Row]:
 def _kernels(host: Host) -> list[Row]:
     folder = str(host.kernel_cache) if host.kernel_cache else "no folder can be written"
     why = "kernels are compiled once, not at every start"
-    mend = "set W8A8SC_CACHE_DIR to a folder of your own"
+    mend = "set W8A8SC_CACHE_DIR to a folder of your own, which nobody else may write to"
     return [
         Row("convert", "folder for compiled kernels", folder, "one", why, mend, True if host.kernel_cache else None)
     ]
