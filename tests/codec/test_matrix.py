@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,6 +141,37 @@ def test_unknown_options_are_refused() -> None:
     locked.setflags(write=False)
     with pytest.raises(ValueError, match="read-only"):
         decode_matrix(encoded.weight, encoded.index, encoded.info, out=locked)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((16, 32), np.int16),
+        np.empty((16, 64), np.int8)[:, ::2],
+        np.empty((32, 16), np.int8).T,
+        _read_only(np.empty((16, 32), np.int8)),
+        np.empty((16, 31), np.int8),
+    ],
+    ids=["int16", "every other column", "columns first", "read only", "too small"],
+)
+def test_rows_are_decoded_only_into_memory_that_is_theirs(out: npt.NDArray[Any]) -> None:
+    encoded = encode_matrix(np.zeros((16, 32), np.int8))
+    decoder = MatrixDecoder(encoded.index, encoded.info, weight_bytes=encoded.weight.nbytes)
+    (block,) = decoder.blocks()
+    with pytest.raises(ValueError, match=r"out (must be writable int8|does not have)"):
+        decoder.decode(block, encoded.weight, out)
+
+
+@pytest.mark.parametrize("dictionary", [np.zeros(32, np.uint8), np.zeros(36, np.int64)], ids=["short", "int64"])
+def test_a_dictionary_of_another_form_is_refused(dictionary: npt.NDArray[Any]) -> None:
+    """It would be read beyond its end, or as other bytes."""
+    with pytest.raises(ValueError, match=r"uint8 \[36\]"):
+        MatrixEncoder(16, 32, sparsity="high").use_dictionaries(dictionary, dictionary)
 
 
 def test_a_matrix_that_outgrows_its_consumers_is_refused() -> None:

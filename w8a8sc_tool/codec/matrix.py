@@ -88,6 +88,8 @@ class MatrixEncoder:
 
     def use_dictionaries(self, full: npt.NDArray[np.uint8], narrow: npt.NDArray[np.uint8]) -> None:
         """Code all tiles under these dictionaries (uint8 [36]): one for full k-tiles, one for a narrower last one."""
+        if any(each.dtype != np.uint8 or each.shape != (36,) for each in (full, narrow)):
+            raise ValueError("a dictionary is uint8 [36]")
         self._dictionaries = np.ascontiguousarray(np.stack([full, narrow]))
 
     @cached_property
@@ -280,12 +282,14 @@ class MatrixDecoder:
     ) -> None:
         """Decode one block: payload int8 [last_byte - first_byte] into out int8 [last_row - first_row, k].
 
-        The columns of `out` must be contiguous. Raises TileError.
+        The columns of `out` must be contiguous. Raises TileError, and ValueError for arrays of another form.
         """
         tiling = self.tiling
         rows = block.last_row - block.first_row
         if payload.nbytes != block.last_byte - block.first_byte or out.shape != (rows, tiling.k):
             raise ValueError("payload or out does not have the block's size")
+        if out.dtype != np.int8 or not out.flags.writeable or (tiling.k > 1 and out.strides[1] != 1):
+            raise ValueError("out must be writable int8 with contiguous columns")
         payload = np.ascontiguousarray(payload)
         first = block.first_tile * tiling.k_tiles
         index = self._index[first : block.last_tile * tiling.k_tiles]
