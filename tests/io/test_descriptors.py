@@ -32,3 +32,19 @@ def test_more_files_than_the_usual_limit(hard: int, least: int, most: int, tmp_p
     done = subprocess.run([sys.executable, "-c", MANY, str(tmp_path), str(hard)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert least <= int(done.stdout) <= most
+
+
+WORKERS = """
+import os, resource, sys
+from w8a8sc_tool.workers.pool import Pool
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 1000))
+files = [os.open(sys.executable, os.O_RDONLY) for _ in range(20)]
+with Pool(75, "collections:Counter") as pool:
+    print(len(pool.idle()))
+"""
+
+
+def test_more_workers_than_the_usual_limit_leaves_room_for() -> None:
+    """Each takes two descriptors: beside nearly as many files as need no higher limit, that may be too many."""
+    done = subprocess.run([sys.executable, "-c", WORKERS], capture_output=True, text=True)
+    assert done.stdout == "75\n", done.stderr

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import WorkError
 from ..io import files
+from ..io.descriptors import spared
 from . import forkserver
 
 _STANDARD_ERROR = 2
@@ -33,7 +34,7 @@ class _Worker:
         self._server = server
         self.task: str | None = None
         ours, theirs = socket.socketpair()
-        self.connection = Connection(ours.detach())
+        self.connection = Connection(spared(ours.detach()))
         lifeline_read, self._lifeline = os.pipe()
         try:
             module = handler.partition(":")[0] if preload else ""
