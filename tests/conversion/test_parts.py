@@ -66,6 +66,29 @@ def test_no_file_is_too_large_unless_one_module_is(drawn: list[tuple[int, bool]]
     assert parts == deal(sizes, compressed, count)
 
 
+@given(MODULES, st.integers(1, 3000))
+def test_no_fewer_files_would_do(drawn: list[tuple[int, bool]], most: int) -> None:
+    """One that is much larger than a file is a file; the others do not get more of them for that."""
+    sizes, compressed = [size for size, _ in drawn], [each for _, each in drawn]
+    for count in range(1, number_of_files(sizes, compressed, most)):
+        parts = deal(sizes, compressed, count)
+        filled = [[size for size, its in zip(sizes, parts) if its == part] for part in range(count)]
+        assert any(sum(inside) > most and len(inside) > 1 for inside in filled)
+
+
+def test_files_of_thousands_of_modules_are_soon_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    dealt: list[int] = []
+
+    def counted(sizes: list[int], compressed: list[bool], count: int) -> list[int]:
+        dealt.append(count)
+        return deal(sizes, compressed, count)
+
+    monkeypatch.setattr(parts, "deal", counted)
+    for size, most, count in ((34, 100, 1500), (51, 100, 3000), (26, 100, 1000), (101, 100, 3000)):
+        assert number_of_files([size] * 3000, [True] * 3000, most) == count
+    assert len(dealt) <= 4
+
+
 @given(MODULES, st.integers(3, 60))
 def test_compressed_modules_that_follow_each_other_are_apart(drawn: list[tuple[int, bool]], count: int) -> None:
     parts = deal([size for size, _ in drawn], [each for _, each in drawn], count)

@@ -18,6 +18,7 @@ from ..sharded_state.rank_file import header_room
 # A rank file is at most so large if nobody says otherwise: writing 1 GiB takes a few tenths of a second, as long as the
 # largest module takes one worker, and a whole model of 8 GB is then written to eight files at a time.
 DEFAULT_FILE_BYTES: Final = 1 << 30
+_MOST_SHARES: Final = 16
 FILES_PER_RANK: Final = "files_per_rank"  # in the head of a journal; 1 where it is not named
 
 
@@ -54,7 +55,7 @@ def split_of(plan: Plan, most: int | None, begun: Mapping[str, Any] | None = Non
 
 def number_of_files(sizes: Sequence[int], compressed: Sequence[bool], most: int) -> int:
     """The fewest files that `deal` fills with at most `most` bytes each, a module larger than that being alone."""
-    count = max(1, -(-sum(sizes) // most), sum(2 * size > most for size in sizes))
+    count = _least_files(sizes, most)
     while count < len(sizes):
         filled, modules = [0] * count, [0] * count
         for size, part in zip(sizes, deal(sizes, compressed, count)):
@@ -64,6 +65,18 @@ def number_of_files(sizes: Sequence[int], compressed: Sequence[bool], most: int)
             break
         count += 1
     return max(1, min(count, len(sizes)))
+
+
+def _least_files(sizes: Sequence[int], most: int) -> int:
+    """A number of files below which none is enough, however modules are dealt: close to the answer, as each `deal` of
+    thousands of modules takes a few milliseconds.
+
+    Of the modules that take more than one of so many shares of a file, it holds one less than there are shares.
+    """
+    alone = sum(size > most for size in sizes)
+    by_bytes = alone + -(-sum(size for size in sizes if size <= most) // most)
+    by_shares = (-(-sum(shares * size > most for size in sizes) // (shares - 1)) for shares in range(2, _MOST_SHARES))
+    return max(1, by_bytes, *by_shares)
 
 
 def deal(sizes: Sequence[int], compressed: Sequence[bool], count: int) -> list[int]:
