@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
+from msgspec.structs import replace
 
 from w8a8sc_tool.errors import InputError
-from w8a8sc_tool.sharded_state import FileEntry, LayerEntry, Manifest, RankFileEntry, TensorEntry
+from w8a8sc_tool.sharded_state import FileEntry, LayerEntry, Manifest, RankFileEntry, TensorEntry, meaning
 from w8a8sc_tool.sharded_state import manifest as manifest_file
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
@@ -106,3 +108,28 @@ def test_schema_in_docs_is_current_and_fits() -> None:
     jsonschema.validate(json.loads(example().to_bytes()), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"format_version": 1}, schema)
+
+
+def test_no_more_is_looked_for_than_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer is missing on every rank, which is told of the first few: a small file may say so a billion times."""
+    looked_for: list[str] = []
+    parts_of = meaning._parts
+
+    def counted(layer: LayerEntry, tensors: dict[str, TensorEntry]) -> Iterator[str]:
+        looked_for.append(layer.name)
+        return parts_of(layer, tensors)
+
+    monkeypatch.setattr(meaning, "_parts", counted)
+    sealed, tp = example(), 1024
+    names = (f"model-rank-{rank}-part-0.safetensors" for rank in range(tp))
+    manifest = replace(
+        sealed,
+        tensor_parallel_size=tp,
+        layers=[replace(sealed.layers[0], name=str(number)) for number in range(1000)],
+        rank_files=[
+            replace(sealed.rank_files[0], rank=n, file=name, size=64, tensors=[]) for n, name in enumerate(names)
+        ],
+    )
+    with pytest.raises(InputError, match="rank 0: layer '0' lacks its weight") as raised:
+        manifest_file.parse(manifest.to_bytes(), "here")
+    assert len(raised.value.problems) == len(looked_for) == 20

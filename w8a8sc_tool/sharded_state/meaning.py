@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, get_args
 
 from ..checkpoint.beside import LEVELS
@@ -34,9 +35,10 @@ _REMEDY: Final = "w8a8sc never writes such a manifest: do not use the directory"
 
 
 def problems_of(manifest: Manifest, where: str) -> list[Problem]:
-    """Everything in a manifest that cannot be; nothing of its directory is looked at."""
-    problems = [Problem(statement, where, _REMEDY) for statement in _statements(manifest, where)]
-    return problems[:_MOST] or from_document(manifest.options, _made_by(manifest, where))[1]
+    """What in a manifest cannot be, the first of it; nothing of its directory is looked at."""
+    # No more are looked for than are told: every layer may be wrong on every rank, which would be any number of them.
+    problems = [Problem(statement, where, _REMEDY) for statement in islice(_statements(manifest, where), _MOST)]
+    return problems or from_document(manifest.options, _made_by(manifest, where))[1]
 
 
 def format_of(files_per_rank: int) -> int:
