@@ -122,9 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def rank_bytes(self) -> list[int]:
         """Bytes of each rank's files together."""
-        return [
-            sum(file.size for file in self.rank_files if file.rank == rank) for rank in range(self.tensor_parallel_size)
-        ]
+        return [sum(file.size for file in self._files_of(rank)) for rank in range(self.tensor_parallel_size)]
 
     @property
     def files_per_rank(self) -> int:
@@ -132,7 +130,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def tensors_of(self, rank: int) -> list[TensorEntry]:
         """A rank's tensors, file by file."""
-        return [tensor for file in self.rank_files if file.rank == rank for tensor in file.tensors]
+        return [tensor for file in self._files_of(rank) for tensor in file.tensors]
+
+    def _files_of(self, rank: int) -> list[RankFileEntry]:
+        return self.rank_files[rank * self.files_per_rank : (rank + 1) * self.files_per_rank]
 
     @property
     def weight_ratio(self) -> float | None:
