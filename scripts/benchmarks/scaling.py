@@ -23,7 +23,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -53,6 +56,60 @@ class Clock:
         self.files: defaultdict[str, float] = defaultdict(float)
         self.first = self.last = 0.0  # when units were first and last at work
         self.task = ""  # the unit at work
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Time what runs meanwhile, with its workers in this process."""
+        write = files.write_at
+
+        def timed_write(fd: int, path: Path, data: Any, offset: int) -> None:
+            started = time.thread_time()
+            write(fd, path, data, offset)
+            self.files[path.name] += time.thread_time() - started
+
+        with (
+            mock.patch("w8a8sc_tool.conversion.conversion.Pool", partial(_TimedWorker, self)),
+            mock.patch("w8a8sc_tool.checkpoint.reader.ThreadPoolExecutor", partial(_TimedThreads, self)),
+            mock.patch("w8a8sc_tool.conversion.write_behind.ThreadPoolExecutor", partial(_TimedThreads, self)),
+            mock.patch.object(files, "write_at", timed_write),
+        ):
+            yield
+
+
+class _TimedWorker(InProcess):
+    """The only worker of a pool: its thread's time, by unit."""
+
+    def __init__(self, clock: Clock, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._clock = clock
+
+    def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
+        clock, started = self._clock, time.thread_time()
+        clock.first = clock.first or started
+        clock.task = task
+        super().call(number, task, method, *arguments)
+        clock.last = time.thread_time()
+        clock.units[task] += clock.last - started
+
+
+class _TimedThreads(ThreadPoolExecutor):
+    """Threads that work beside it: the time of each, by unit."""
+
+    def __init__(self, clock: Clock, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._clock = clock
+
+    def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
+        threads = self._clock.threads[self._clock.task]
+
+        def timed() -> Any:
+            started = time.thread_time()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                threads[threading.get_ident()] += time.thread_time() - started
+
+        return super().submit(timed)
 
 
 def run(rounds: int, json: str | None, folder: str, memory: str, preset: str, times: int) -> None:
@@ -108,44 +165,10 @@ def _terms(parts: dict[str, float], cores: int) -> dict[str, float]:
 def _parts(model: Path, out: Path, tp: int, times: int) -> dict[str, float]:
     """What a job consists of; what grows with the model's bytes times `times`."""
     clock = Clock()
-    write = files.write_at
-
-    def timed_write(fd: int, path: Path, data: Any, offset: int) -> None:
-        started = time.thread_time()
-        write(fd, path, data, offset)
-        clock.files[path.name] += time.thread_time() - started
-
-    class TimedWorker(InProcess):
-        def call(self, number: int, task: str, method: str, *arguments: Any) -> None:
-            started = time.thread_time()
-            clock.first = clock.first or started
-            clock.task = task
-            super().call(number, task, method, *arguments)
-            clock.last = time.thread_time()
-            clock.units[task] += clock.last - started
-
-    class TimedThreads(ThreadPoolExecutor):
-        def submit(self, function: Any, /, *arguments: Any, **keywords: Any) -> Any:
-            task = clock.task
-
-            def timed() -> Any:
-                started = time.thread_time()
-                try:
-                    return function(*arguments, **keywords)
-                finally:
-                    clock.threads[task][threading.get_ident()] += time.thread_time() - started
-
-            return super().submit(timed)
-
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
     started = time.thread_time()
-    with (
-        mock.patch("w8a8sc_tool.conversion.conversion.Pool", TimedWorker),
-        mock.patch("w8a8sc_tool.checkpoint.reader.ThreadPoolExecutor", TimedThreads),
-        mock.patch("w8a8sc_tool.conversion.write_behind.ThreadPoolExecutor", TimedThreads),
-        mock.patch.object(files, "write_at", timed_write),
-    ):
+    with clock.running():
         (result,) = compress(model, out, tp=tp, verify=False, processes=MANY, max_file_size=DEFAULT_FILE_BYTES // times)
     ended = time.thread_time()
     working = sum(clock.units.values())

@@ -279,14 +279,10 @@ def _prefetch_row(row):
 
 
 @part
-def _have_room(starts, first, most):
-    """Whether all four packets begin at most so far behind the first one of their engine."""
-    return (
-        (starts[0] - first[0] <= most)
-        & (starts[1] - first[1] <= most)
-        & (starts[2] - first[2] <= most)
-        & (starts[3] - first[3] <= most)
-    )
+def _have_room(starts, last, stream, last_stream):
+    """Whether all four packets begin, and are, at most where they may: one sign tells, so there is one branch."""
+    room = (last[0] - starts[0]) | (last[1] - starts[1]) | (last[2] - starts[2]) | (last[3] - starts[3])
+    return room | (last_stream - stream) >= 0
 
 
 @part
@@ -323,9 +319,10 @@ def _lanes_of(mode: Mode) -> Part:
             (shares + 3 * SHARE_STRIDE) << 8,
         )
         most = (length - room) << 8
+        last = first[0] + most, first[1] + most, first[2] + most, first[3] + most
         starts = first
         stream = np.int64(HEADER_BYTES)
-        while (stream <= size - PACKET_BYTES) & _have_room(starts, first, most):
+        while _have_room(starts, last, stream, size - PACKET_BYTES):
             if row < end_row:
                 _prefetch_row(row)
                 row += stride
