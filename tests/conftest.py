@@ -34,18 +34,22 @@ def writable_copy(checkpoint: Path, target: Path) -> Path:
     return copy
 
 
-@pytest.fixture(scope="session")
-def sealed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Sealed directories of `tiny`, by TP size. Read only."""
-    output = tmp_path_factory.mktemp("sealed")
+def _directories(tiny: Path, output: Path, most: int | None = None) -> Callable[[int], Path]:
+    """Directories of `tiny` by TP size, each made when it is first asked for; most: bytes of a file."""
 
     def directory(tp: int) -> Path:
         target = target_folder(output, "Tiny", tp)
         if not target.exists():
-            compress(tiny, output, tp=[tp], processes=2)
+            compress(tiny, output, tp=[tp], processes=2, max_file_size=most)
         return target
 
     return directory
+
+
+@pytest.fixture(scope="session")
+def sealed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Sealed directories of `tiny`, by TP size. Read only."""
+    return _directories(tiny, tmp_path_factory.mktemp("sealed"))
 
 
 # Of the 17 MB that a rank of `tiny` may take at TP 1, 9 MB at TP 2.
@@ -55,15 +59,7 @@ MOST_BYTES = 3_000_000
 @pytest.fixture(scope="session")
 def in_parts(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """As `sealed`, but with files of at most MOST_BYTES. Read only."""
-    output = tmp_path_factory.mktemp("in_parts")
-
-    def directory(tp: int) -> Path:
-        target = target_folder(output, "Tiny", tp)
-        if not target.exists():
-            compress(tiny, output, tp=[tp], processes=2, max_file_size=MOST_BYTES)
-        return target
-
-    return directory
+    return _directories(tiny, tmp_path_factory.mktemp("in_parts"), MOST_BYTES)
 
 
 @pytest.fixture

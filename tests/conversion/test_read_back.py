@@ -89,6 +89,26 @@ def test_damage_on_the_way_to_the_disk_ends_the_job(
     assert not target_folder(tmp_path, "Tiny", 2).exists()
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_reading_back_does_not_read_ahead(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: bool
+) -> None:
+    """Linux would go on behind what is written, into what is not yet; of every file that workers have open."""
+    advised: set[str] = set()
+    advise = os.posix_fadvise
+
+    def noted(fd: int, offset: int, length: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_RANDOM:
+            assert (offset, length) == (0, 0)
+            advised.add(Path(f"/proc/self/fd/{fd}").readlink().name)
+        advise(fd, offset, length, advice)
+
+    monkeypatch.setattr("w8a8sc_tool.conversion.conversion.Pool", InProcess)
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    (result,) = compress(tiny, tmp_path, tp=[2], verify=verify)
+    assert advised == ({file.file for file in result.manifest.rank_files} if verify else set())
+
+
 def test_what_workers_have_read_back_is_not_read_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

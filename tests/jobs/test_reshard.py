@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from w8a8sc_tool.checking.verify import verify
+from w8a8sc_tool.checkpoint import Checkpoint
 from w8a8sc_tool.codec import MatrixEncoder, decode_matrix
 from w8a8sc_tool.conversion.worker import Converter
-from w8a8sc_tool.errors import InputError, WorkError
+from w8a8sc_tool.errors import AccessError, InputError, WorkError
 from w8a8sc_tool.jobs.compress import compress
 from w8a8sc_tool.jobs.reshard import reshard, to_checkpoint
 from w8a8sc_tool.synthesis.synthesize import MODELS, Model, synthesize
@@ -225,3 +226,16 @@ def test_damage_is_noticed_before_anything_is_put_in_place(sealed_copy: Path, tm
     path.unlink()
     with pytest.raises(InputError, match="see w8a8sc verify"):
         reshard(sealed_copy, tmp_path / "d", tp=[1])
+
+
+def test_a_checkpoint_that_cannot_be_opened_again_is_not_called_wrong(
+    sealed: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file system refuses says nothing of what was written."""
+
+    def refused(*arguments: Any) -> Any:
+        raise AccessError("cannot be opened (Too many open files)", "model.safetensors")
+
+    monkeypatch.setattr(Checkpoint, "open", refused)
+    with pytest.raises(AccessError, match="Too many open files"):
+        to_checkpoint(sealed(1), tmp_path / "back")

@@ -28,7 +28,7 @@ _OBJECTS = 50_000
 
 def main() -> None:
     """Run the command line and exit."""
-    # Nothing has begun: an interrupt ends the process without a word, and in no state.
+    # Nothing has begun: an interrupt ends the process without a word, and leaves nothing behind.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _prepare_streams()

@@ -202,7 +202,8 @@ class Converter:
     def _fd(self, path: Path) -> int:
         if path not in self._fds:
             self._fds[path] = files.open_existing(path)
-            files.without_read_ahead(self._fds[path])
+            if self._read_back is not None:
+                files.without_read_ahead(self._fds[path])
         return self._fds[path]
 
 

@@ -20,7 +20,7 @@ from ..checkpoint.reader import SourceReader
 from ..conversion.convert import Compressed, convert
 from ..conversion.preparation import Settings, check_name, prepare
 from ..conversion.space import check_space, held_bytes
-from ..errors import InputError, WorkError, refuse
+from ..errors import AccessError, InputError, WorkError, refuse
 from ..io import files, reading
 from ..io.files import as_bytes
 from ..io.limits import noting
@@ -142,6 +142,8 @@ def _open_again(folder: Path, source: Opened) -> None:
     """Raises WorkError unless the checkpoint in a folder can be compressed as its directory was."""
     try:
         make_plan(Checkpoint.open(folder, ARCHITECTURES), source.tp, source.options)
+    except AccessError:  # it says nothing of the checkpoint
+        raise
     except InputError as error:
         first = error.problems[0]
         raise WorkError(
