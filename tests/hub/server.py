@@ -19,7 +19,8 @@ class HubServer(ThreadingHTTPServer):
 
     status, error_code: the answer to everything, if it is not 200. cut: by name, at which byte a connection ends once.
     withheld: names that are listed and not sent; wrong: those that are sent with one byte changed. sent: bytes by name;
-    begun: where the answers that sent them began.
+    begun: where the answers that sent them began. Both are written before an answer's first byte: a client may have
+    read the last one, and a test look, before the thread that answers goes on.
     """
 
     daemon_threads = True
@@ -37,6 +38,7 @@ class HubServer(ThreadingHTTPServer):
         self.wrong: set[str] = set()
         self.sent: Counter[str] = Counter()
         self.begun: dict[str, list[int]] = {}
+        self._counting = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -45,6 +47,16 @@ class HubServer(ThreadingHTTPServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Connections that clients end are no news."""
+
+    def count(self, name: str, begin: int, end: int) -> int:
+        """Note that bytes begin to end of a file are sent now; return where the connection ends."""
+        with self._counting:
+            cut = self.cut.get(name)
+            if cut is not None and begin < cut < end:
+                end = self.cut.pop(name)
+            self.begun.setdefault(name, []).append(begin)
+            self.sent[name] += end - begin
+        return end
 
     def at(self, revision: str) -> dict[str, bytes] | None:
         if revision in NEWEST:
@@ -135,16 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", commit)
         self.send_header("Accept-Ranges", "bytes")
-        self.end_headers()
         if self.command == "HEAD":
+            self.end_headers()
             return
-        self.server.begun.setdefault(name, []).append(begin)
-        cut = self.server.cut.get(name)
-        if cut is not None and begin < cut < end:
-            del self.server.cut[name]
-            end, self.close_connection = cut, True
-        self.wfile.write(data[begin:end])
-        self.server.sent[name] += end - begin
+        stop = self.server.count(name, begin, end)
+        self.close_connection |= stop < end
+        self.end_headers()
+        self.wfile.write(data[begin:stop])
 
     def _json(self, content: object) -> None:
         self._body(200, json.dumps(content).encode())
