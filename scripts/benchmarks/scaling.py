@@ -4,8 +4,9 @@ The model. A job's time on N cores is
 
     start + max(work / N, N forks, longest unit, parent, busiest file) + end
 
-start: until the first worker works, and what is left of a job that converts next to nothing; in seconds, because the
-parent imports and reads while the process that workers come from loads the kernels. The rest is measured in one
+start: until the first worker works, and what is left of a job once its workers have done all; in seconds, because the
+parent imports and reads while the process that workers come from loads the kernels; of a job that converts next to
+nothing, and what planning the large one takes. The rest is measured in one
 process, in processor time, with the output in memory; a disk is not part of it. work: all that workers do; forks:
 workers start one after the other while others work; longest unit: the largest module, which one worker makes, with
 threads that read, hash and write if it is not compressed: the busiest of these; parent: the parent's time for all
@@ -18,8 +19,6 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -41,6 +40,7 @@ from w8a8sc_tool.synthesis.synthesize import synthesize
 
 from . import measure
 from .job import warm
+from .start import timed
 
 CORES = (2, 16, 64, 192)
 FORK_SECONDS = 0.0007  # of one more fork of a process with the kernels, 90 MiB of memory
@@ -127,7 +127,7 @@ def run(rounds: int, json: str | None, folder: str, memory: str, preset: str, ti
     try:
         for _ in range(rounds):
             for count in counts:
-                seconds[count].append(_once(model, out, count))
+                seconds[count].append(_once(model, out, count)[0])
         parts = {tp: _parts(model, out, tp, times) for tp in (1, 4)}
     finally:
         shutil.rmtree(out, ignore_errors=True)
@@ -193,17 +193,16 @@ def _grows(file: RankFileEntry, times: int) -> float:
 
 
 def _start(model: Path, out: Path) -> float:
-    """Seconds of converting next to nothing: interpreters, imports, kernels loaded, one worker."""
+    """Seconds of a small job without its workers' work: interpreters, imports, kernels loaded, one worker, its end."""
     tiny = model.with_name("Tiny-w8a8s")
     if not tiny.exists():
         synthesize(tiny, "tiny")
-    return statistics.median(_once(tiny, out, 1) for _ in range(5))
+    times = [_once(tiny, out, 1) for _ in range(10)]
+    return statistics.median(wall - (last - first) for wall, first, last in times)
 
 
-def _once(model: Path, out: Path, processes: int) -> float:
+def _once(model: Path, out: Path, processes: int) -> tuple[float, float, float]:
+    """As `start.timed`."""
     shutil.rmtree(out, ignore_errors=True)
     warm(model)
-    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(model), "--no-verify", "-q"]
-    started = time.perf_counter()
-    subprocess.run([*command, "-j", str(processes), "-o", str(out)], check=True)
-    return time.perf_counter() - started
+    return timed(["compress", str(model), "--no-verify", "-q", "-j", str(processes), "-o", str(out)])

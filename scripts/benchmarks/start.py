@@ -31,9 +31,10 @@ def start(count):
 
 print(start(1), start({_MORE_WORKERS}) / {_MORE_WORKERS})
 """
-# The command line, which says on standard error when its first worker has answered. Nothing is imported sooner by that.
+# The command line, which says on standard error when a worker has first and last answered. Nothing is imported sooner
+# by that.
 _COMMAND = """
-import sys, time
+import atexit, sys, time
 from importlib.machinery import PathFinder
 
 class Finder:
@@ -45,16 +46,17 @@ class Finder:
         def exec_module(module):
             execute(module)
             wait = module.Pool.wait
-            def first_wait(*arguments):
+            def timed_wait(*arguments):
                 answers = wait(*arguments)
                 if answers:
-                    print("answered", time.clock_gettime(time.CLOCK_MONOTONIC), file=sys.stderr)
-                    module.Pool.wait = wait
+                    times[:] = [*times[:1], time.clock_gettime(time.CLOCK_MONOTONIC)]
                 return answers
-            module.Pool.wait = first_wait
+            module.Pool.wait = timed_wait
         spec.loader.exec_module = exec_module
         return spec
 
+times = []
+atexit.register(lambda: print("answered", times[0], times[-1], file=sys.stderr))
 sys.meta_path.insert(0, Finder())
 from w8a8sc_tool.cli.main import main
 main()
@@ -95,13 +97,20 @@ def _once(arguments: list[str]) -> tuple[float, float]:
 
 def _compress(model: Path) -> tuple[float, float, float]:
     """Processor seconds, seconds, and seconds until a worker has answered, of a small job from its command's start."""
-    arguments = ["compress", str(model), "-o", str(model.parent), "--overwrite", "-j", "1", "-q"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, first, _ = timed(["compress", str(model), "-o", str(model.parent), "--overwrite", "-j", "1", "-q"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, first
+
+
+def timed(arguments: list[str]) -> tuple[float, float, float]:
+    """Seconds of a command that has workers: all of it, until one has first answered, and until the last answer."""
     started = time.clock_gettime(time.CLOCK_MONOTONIC)
     ran = subprocess.run([sys.executable, "-c", _COMMAND, *arguments], check=True, capture_output=True, text=True)
-    wall, after = time.clock_gettime(time.CLOCK_MONOTONIC) - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-    (answered,) = (float(line.split()[1]) for line in ran.stderr.splitlines() if line.startswith("answered"))
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, answered - started
+    wall = time.clock_gettime(time.CLOCK_MONOTONIC) - started
+    (answered,) = (line.split()[1:] for line in ran.stderr.splitlines() if line.startswith("answered"))
+    first, last = (float(value) - started for value in answered)
+    return wall, first, last
 
 
 def _start_workers() -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ def main() -> None:
         code = code or 1
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # all is said and done: they would end the interpreter's own clean-up
+    gc.freeze()  # that clean-up looks for garbage, which takes a hundredth of a second and frees what ends anyway
     sys.exit(code)
 
 

@@ -251,6 +251,8 @@ def _show_plan(plan: Plan, out: Output) -> None:
 
 
 def _show_results(results: Sequence[Compressed], out: Output) -> None:
+    if out.silent:  # the advice takes a twentieth of a second to import
+        return
     from ..jobs.serving import advise
 
     out.times()

@@ -22,8 +22,9 @@ _HANDLERS = {
 _WITHOUT_WORKERS = {"-h", "--help", "--dry-run", "--checkpoint", "--quick", "--engine", "--engine=ray"}
 _RUN_OTHERS = {"serve", "generate"}  # programs that multiply
 
-# Created before the collector looks for garbage. What is imported is none; the default, 700, makes it a tenth slower.
-_OBJECTS = 50_000
+# Created before the collector looks for garbage. What is imported is none, and is less; the default, 700, makes it a
+# tenth slower.
+_OBJECTS = 100_000
 
 
 def main() -> None:

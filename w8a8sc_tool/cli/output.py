@@ -91,6 +91,11 @@ class Output(Progress):
         if log is not None:
             log.watch(self._meter)
 
+    @property
+    def silent(self) -> bool:
+        """Whether nobody gets a result or a note."""
+        return self.quiet and not self.as_json and self._log is None
+
     def result(self, text: str) -> None:
         """A line of the result, for people."""
         if not self.as_json and not self.quiet:
