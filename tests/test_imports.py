@@ -40,7 +40,7 @@ WITHOUT_TORCH = {
 
 
 def loaded_by(script: str) -> set[str]:
-    script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    script += "\nimport sys; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(result.stdout.splitlines()[-1].split())
 
@@ -180,3 +180,9 @@ def test_one_room_asks_the_file_system() -> None:
         if asks_a_file_system(node) and isinstance(node, ast.Call)
     }
     assert {location.partition(":")[0] for location in asking} == set(ASKING), sorted(asking)
+
+
+def test_a_path_needs_nothing_of_the_hubs() -> None:
+    modules = loaded_by("from w8a8sc_tool.hub.locate import locate\nlocate('.', tp=1)")
+    assert "w8a8sc_tool.hub.names" in modules
+    assert not modules & {f"w8a8sc_tool.hub.{name}" for name in ("cached", "caches", "download", "client")}

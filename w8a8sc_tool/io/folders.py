@@ -150,3 +150,27 @@ def refuse_tree(folder: Path) -> None:
         raise InputError(
             "not a sharded_state directory, but a folder that holds such", str(folder), f"give {one_of}{listed}{more}"
         )
+
+
+def of_size(folder: Path, tp: int | None, remedy: str = "") -> Path:
+    """The directory of a tree that has this size; what is no tree, if its size is not another.
+
+    remedy: against a tree that does not have it.
+    """
+    if tp is None:
+        return folder
+    if is_tree(folder):
+        directories, _ = tree_contents(folder)
+        chosen = [path for path in directories if size_in_tree(path) == tp]
+        sizes = sorted({size for path in directories if (size := size_in_tree(path)) is not None})
+        if len(chosen) != 1:
+            listed = ", ".join(f"TP {size}" for size in sizes)
+            problem = f"it has several directories for TP {tp}" if chosen else f"it has no TP {tp}, but {listed}"
+            raise InputError(problem, str(folder), "give the directory itself" if chosen else remedy)
+        return chosen[0]
+    if is_sharded_state(folder):
+        ranks = {match[1] for path in reading.entries(folder) if (match := RANK_FILE.fullmatch(path.name))}
+        if ranks and len(ranks) != tp:
+            problem = f"the directory is made for TP {len(ranks)}, not {tp}"
+            raise InputError(problem, str(folder), f"for another size: w8a8sc reshard {folder} --tp {tp}")
+    return folder

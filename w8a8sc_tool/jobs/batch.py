@@ -13,7 +13,7 @@ import msgspec
 
 from ..conversion.convert import Compressed
 from ..errors import InputError, Problem, UsageError, W8A8SCError, refuse
-from ..hub.locate import locate_name
+from ..hub.cached import locate_name
 from ..hub.names import Hub, HubName
 from ..io import reading
 from ..io.documents import parse_yaml, read_small
