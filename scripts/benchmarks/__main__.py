@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TypeVar
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the plain encoder in tests
+# An installed package has its bytecode; a checkout's is made by the first command, or would be compiled by every one.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
