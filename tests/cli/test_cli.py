@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import pytest
 
 from w8a8sc_tool.cli.commands import group
 from w8a8sc_tool.conversion.convert import target_folder
+
+from .halted import end_at_work
 
 COMMANDS = (
     *("compress", "reshard", "decompress", "batch", "verify", "compare", "inspect", "generate", "serve", "fit"),
@@ -206,22 +207,11 @@ def test_signals_before_anything_has_begun_and_after_all_is_done(
 )
 def test_signals(tmp_path: Path, number: int, code: int, word: str) -> None:
     source = tmp_path / "m"
-    assert run("synthesize", source, "--layers", "40", "-q").returncode == 0
+    assert run("synthesize", source, "-q").returncode == 0
     target = target_folder(tmp_path, "m", 1)
-    partial = target.with_name(target.name + ".partial")
-    with subprocess.Popen(
-        [sys.executable, "-m", "w8a8sc_tool", "compress", str(source), "-o", str(tmp_path), "-j", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell that runs tests in the background has children ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
-        while not partial.exists():
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode == code
+    returned, errors = end_at_work(number, "compress", source, "-o", tmp_path, "-j", "1")
+    assert returned == code
     assert errors.strip().splitlines()[-1].startswith(word)
-    assert not target.exists()
+    assert target.with_name(f"{target.name}.partial").exists() and not target.exists()
     assert run("compress", source, "-o", tmp_path, "-q").returncode == 0
     assert [path.name for path in target.parent.iterdir()] == [target.name]

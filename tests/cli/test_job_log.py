@@ -7,8 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from w8a8sc_tool.conversion.convert import target_folder
 from w8a8sc_tool.io import files
 from w8a8sc_tool.io.failures import work_failure
 
+from .halted import end_at_work
 from .test_json import PAGE, is_of
 
 
@@ -200,14 +199,8 @@ def test_a_download_is_part_of_the_times(tmp_path: Path, monkeypatch: pytest.Mon
 def test_it_is_there_after_the_end(number: int, tmp_path: Path) -> None:
     """Of a command that is ended in the middle of its work, however that is done."""
     source, log = tmp_path / "m", tmp_path / "log"
-    assert run(["synthesize", str(source), "--layers", "40", "-q"]) == 0
-    command = [sys.executable, "-m", "w8a8sc_tool", "compress", str(source), "-o", str(tmp_path), "-j", "1", "-q"]
-    with subprocess.Popen(
-        [*command, "--log", str(log)], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    ) as process:
-        while not (log.exists() and '"work"' in log.read_text()):
-            time.sleep(0.01)
-        process.send_signal(number)
+    assert run(["synthesize", str(source), "-q"]) == 0
+    end_at_work(number, "compress", source, "-o", tmp_path, "-j", "1", "-q", "--log", log)
     lines = events(log)
     check(lines)
     assert lines[0]["event"] == "start" and "work" in names(lines)

@@ -31,6 +31,13 @@ pytestmark = [
 REAL = 'exec {python} -m w8a8sc_tool.backends.msmodelslim.executor "$@"\n'
 
 
+@pytest.fixture(autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for temporary files of each test's own: what is left in it is the test's."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesize(tmp_path_factory.mktemp("source") / "Small-w8a8s-310", "tiny", layers=1)
@@ -125,7 +132,7 @@ def test_executors_that_fail(source: Path, tmp_path: Path, body: str, message: s
     assert not left_overs()
 
 
-def test_an_executor_that_hangs(source: Path, tmp_path: Path) -> None:
+def test_an_executor_that_hangs(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen from inside a worker: it gives up, names the tensor, and leaves no process behind."""
     from w8a8sc_tool.checkpoint import Checkpoint
     from w8a8sc_tool.checkpoint.reader import SourceReader
@@ -133,12 +140,16 @@ def test_an_executor_that_hangs(source: Path, tmp_path: Path) -> None:
     from w8a8sc_tool.planning import Options, make_plan
 
     pid = tmp_path / "pid"
-    executor = program(tmp_path / "executor", f"echo $$ > {pid}; sleep 600\n")
+    once = tmp_path / "once"
+    hanging = f"if [ -e {once} ]; then echo $$ > {pid}; sleep 600; fi; touch {once}\n"
+    executor = program(tmp_path / "executor", hanging + REAL)
     checkpoint = Checkpoint.open(source, ARCHITECTURES)
     planned = next(item for item in make_plan(checkpoint, 1, Options()).modules if item.compress)
     with vendor.temporary_folder() as folder:
-        compressor = vendor.VendorCompressor(str(folder), executor, timeout=15)
-        with pytest.raises(WorkError, match=r"did not answer within 15 s.*qkv_proj\.weight, rank 0 of 1"):
+        compressor = vendor.VendorCompressor(str(folder), executor)
+        compressor.compress_shards([planned.module], planned.sources, SourceReader())  # msmodelslim is imported here
+        monkeypatch.setattr(vendor, "_TIMEOUT_SECONDS", 5.0)
+        with pytest.raises(WorkError, match=r"did not answer within 5 s.*qkv_proj\.weight, rank 0 of 1"):
             compressor.compress_shards([planned.module], planned.sources, SourceReader())
     assert wait_until_gone(int(pid.read_text()))
 

@@ -28,18 +28,14 @@ _HANDLER: Final = "w8a8sc_tool.backends.msmodelslim.helper:Helper"
 _TEMPORARY: Final = "w8a8sc-msmodelslim-"
 _REMEDY: Final = 'backend="native" does without it'
 # msmodelslim kills its executor after 600 s; a helper that says nothing for longer is hanging itself.
-TIMEOUT: Final = 660.0
+_TIMEOUT_SECONDS: Final = 660.0
 
 
 class VendorCompressor:
     """Compresses shards one at a time through msmodelslim, in a process of its own that lives as long as this."""
 
-    def __init__(self, folder: str, executor: str, timeout: float | None = None) -> None:
-        """folder: for temporary files, one's own is made in it; executor: vendor, builtin, or a program's path.
-
-        timeout: seconds after which a silent msmodelslim is taken to hang.
-        """
-        self._timeout = timeout or TIMEOUT
+    def __init__(self, folder: str, executor: str) -> None:
+        """folder: for temporary files, one's own is made in it; executor: vendor, builtin, or a program's path."""
         self._folder = Path(folder) / str(os.getpid())
         files.make_folder(self._folder)
         self._log = self._folder / "log"
@@ -84,13 +80,13 @@ class VendorCompressor:
             self._pool = Pool(1, _HANDLER, *self._arguments, environment=environment(), log=self._log)
         try:
             self._pool.call(0, task, "compress", *arguments)
-            for _, result in self._pool.wait(self._timeout):
+            for _, result in self._pool.wait(_TIMEOUT_SECONDS):
                 return list(result)
         except W8A8SCError as error:
             self._abandon()
             raise type(error)(error.problems[0].message, task, self._remedy()) from None
         self._abandon()
-        raise WorkError(f"msmodelslim did not answer within {self._timeout:.0f} s", task, self._remedy())
+        raise WorkError(f"msmodelslim did not answer within {_TIMEOUT_SECONDS:.0f} s", task, self._remedy())
 
     def _abandon(self) -> None:
         if self._pool is not None:
