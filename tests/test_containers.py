@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from .pythons import BASE
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "examples" / "container").glob("*Dockerfile"))
 CONVERT, SERVE = (ROOT / "examples" / "container" / name for name in ("Dockerfile", "vllm.Dockerfile"))
@@ -101,9 +103,9 @@ def python_for(user: str, group: str) -> str:
     """A Python that the user can start: this one may lie in a folder of root's. The shell is there because setpriv
     itself looks for its program with root's rights."""
     check = "-c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))'"
-    for path in (sys._base_executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):  # type: ignore[attr-defined]
+    for path in (BASE, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
         switch = ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--"]
-        if path and subprocess.run([*switch, "sh", "-c", f"{shlex.quote(path)} {check}"], cwd="/").returncode == 0:
+        if path and subprocess.run([*switch, "sh", "-c", f"{shlex.quote(str(path))} {check}"], cwd="/").returncode == 0:
             return str(path)
     pytest.skip("no Python that another user can start")
 

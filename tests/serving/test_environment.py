@@ -19,6 +19,8 @@ from w8a8sc_tool.jobs import doctor
 from w8a8sc_tool.serving.environment import Host, Row, missing, rows
 from w8a8sc_tool.serving.plugin import Plugin
 
+from ..pythons import BASE
+
 
 class Machine(Host):
     """A host whose import of torch_npu says what the test wants."""
@@ -217,6 +219,7 @@ def test_doctor_and_serve_find_the_same_packages(tmp_path: Path) -> None:
     install(user / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages", "vllm", "0.23.1")
     install(path, "vllm_ascend", "0.23.0")
     (path / "triton").mkdir()
+    (path / "triton/__init__.py").touch()
     code = (
         "from w8a8sc_tool.serving.environment import Host\nfrom w8a8sc_tool.serving.packages import version_of\n"
         "h = Host(); print(h.version('vllm'), version_of('vllm-ascend'), h.importable('triton'), h.importable('json'))"
@@ -228,7 +231,7 @@ def test_doctor_and_serve_find_the_same_packages(tmp_path: Path) -> None:
         "PYTHONPATH": os.pathsep.join(map(str, [path, *ours])),
     }
     ran = subprocess.run(
-        [sys._base_executable, "-c", code],  # type: ignore[attr-defined]  # a virtual environment has no user site
+        [BASE, "-c", code],  # a virtual environment has no user site
         capture_output=True,
         text=True,
         env=environment,
