@@ -10,7 +10,7 @@ from typing import Final
 from ..checkpoint.weights import missing_weights
 from ..errors import InputError, UsageError
 from ..io import reading
-from ..io.folders import is_sharded_state, is_tree, of_size
+from ..io.folders import directory_of_size, is_sharded_state, is_tree
 from ..workers.progress import Progress
 from .caches import UNFINISHED, OtherRevision, Snapshot, cache_root, find
 from .download import download as fetch
@@ -33,11 +33,11 @@ def locate_name(
     if hub is not None and hub not in HUBS:
         raise UsageError(f"there is no hub {str(hub)[:80]!r}", remedy=f"hubs: {', '.join(HUBS)}")
     if download:
-        folder = of_size(fetch(name, hub or HUBS[0], tp, progress), tp)
+        folder = directory_of_size(fetch(name, hub or HUBS[0], tp, progress), tp)
         progress.note(f"{name} is as {TITLES[hub or HUBS[0]]} has it now: {folder}")
         return folder
     snapshot = _cached(name, [hub] if hub else HUBS, tp)
-    folder = of_size(snapshot.folder, tp, f"{_fetching(snapshot.hub)} fetches it if the hub has it")
+    folder = directory_of_size(snapshot.folder, tp, f"{_fetching(snapshot.hub)} fetches it if the hub has it")
     progress.note(f"{name} is taken from the cache of {TITLES[snapshot.hub]}, without asking the network: {folder}")
     return folder
 

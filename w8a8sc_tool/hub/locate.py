@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..io import reading
-from ..io.folders import of_size
+from ..io.folders import directory_of_size
 from ..workers.progress import Progress
 from .names import Hub, names_a_model
 
@@ -37,4 +37,4 @@ def locate(
         return locate_name(name, tp=tp, hub=hub, download=download, progress=progress)
     if download and progress is not None and reading.exists(Path(model)):
         progress.note(f"{model} is a path that is there: nothing is downloaded")
-    return of_size(Path(model), tp)
+    return directory_of_size(Path(model), tp)

@@ -152,7 +152,7 @@ def refuse_tree(folder: Path) -> None:
         )
 
 
-def of_size(folder: Path, tp: int | None, remedy: str = "") -> Path:
+def directory_of_size(folder: Path, tp: int | None, remedy: str = "") -> Path:
     """The directory of a tree that has this size; what is no tree, if its size is not another.
 
     remedy: against a tree that does not have it.
