@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections import Counter
 from functools import lru_cache
@@ -219,4 +220,7 @@ def options_of(manifest: Manifest) -> Options:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a manifest, as docs/manifest.schema.json holds it."""
-    return msgspec.json.schema(Manifest)
+    schema = msgspec.json.schema(Manifest)
+    for definition in schema["$defs"].values():  # docstrings, which Python leaves indented before 3.13
+        definition["description"] = inspect.cleandoc(definition["description"])
+    return schema
