@@ -23,6 +23,8 @@ from w8a8sc_tool.cli.output import Output, say
 from w8a8sc_tool.errors import WorkError
 from w8a8sc_tool.workers.progress import working
 
+from .test_cli import TIMES
+
 SGR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -238,4 +240,4 @@ def test_a_command_on_a_terminal(tiny: Path, tmp_path: Path) -> None:
         assert any(re.match(rf"{stage} +\d+% \|.*\| .* of ", line) for line in shown), stage
     note, times = screen.screen()
     assert note.startswith("note: compressing with native")
-    assert re.fullmatch(r"times: (.* \d+\.\d s, )*compressing .*; .* in all", times)
+    assert re.fullmatch(TIMES, times)
