@@ -186,3 +186,10 @@ def test_a_path_needs_nothing_of_the_hubs() -> None:
     modules = loaded_by("from w8a8sc_tool.hub.locate import locate\nlocate('.', tp=1)")
     assert "w8a8sc_tool.hub.names" in modules
     assert not modules & {f"w8a8sc_tool.hub.{name}" for name in ("cached", "caches", "download", "client")}
+
+
+def test_a_quiet_compress_does_not_load_what_gives_advice(tiny: Path, tmp_path: Path) -> None:
+    command = ["compress", str(tiny), "-o", str(tmp_path), "-j", "1"]
+    for more, advises in ((["-q"], False), (["-q", "--json"], True)):
+        script = f"from w8a8sc_tool.cli.main import run\nassert run({command + more}) == 0\nprint()"
+        assert ("w8a8sc_tool.jobs.serving" in loaded_by(script)) == advises

@@ -6,12 +6,12 @@ The model. A job's time on N cores is
 
 start: until the first worker works, and what is left of a job once its workers have done all; in seconds, because the
 parent imports and reads while the process that workers come from loads the kernels; of a job that converts next to
-nothing, and what planning the large one takes. The rest is measured in one
-process, in processor time, with the output in memory; a disk is not part of it. work: all that workers do; forks:
-workers start one after the other while others work; longest unit: the largest module, which one worker makes, with
-threads that read, hash and write if it is not compressed: the busiest of these; parent: the parent's time for all
-units; busiest file: the writing into one of the rank files, which Linux lets one process at a time do. Where a part of
-a model stands for the whole, its files are as much smaller, so that a rank is spread over as many.
+nothing, and what planning the large one takes. The rest is measured in one process, in processor time, with the output
+in memory; a disk is not part of it. work: all that workers do; forks: workers start one after the other while others
+work; longest unit: the largest module, which one worker makes, with threads that read, hash and write if it is not
+compressed: the busiest of these; parent: the parent's time for all units; busiest file: the writing into one of the
+rank files, which Linux lets one process at a time do. Where a part of a model stands for the whole, its files are as
+much smaller, so that a rank is spread over as many.
 """
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ def options_of(manifest: Manifest) -> Options:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a manifest, as docs/manifest.schema.json holds it."""
-    schema = msgspec.json.schema(Manifest)
-    for definition in schema["$defs"].values():  # docstrings, which Python leaves indented before 3.13
+    document = msgspec.json.schema(Manifest)
+    for definition in document["$defs"].values():  # docstrings, which Python leaves indented before 3.13
         definition["description"] = inspect.cleandoc(definition["description"])
-    return schema
+    return document
